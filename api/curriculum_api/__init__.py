@@ -1,0 +1,1 @@
+"""The words that the operator, the trainer and the command line share. Pydantic only."""

@@ -1,0 +1,110 @@
+"""AcceleratorClass: what a kind of node is, how it is recognised and how pods run on it."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from curriculum_api.v1alpha1 import cel
+from curriculum_api.v1alpha1.meta import AGE, ObjectMeta
+from curriculum_api.v1alpha1.pod import Labels, PodTemplate, Toleration
+from curriculum_api.wire import API_VERSION, Column, ListSet, Precision, Resource, Rule, Wire
+
+
+class MatchRule(Wire):
+    """One way to recognise a node: everything that is given must hold."""
+
+    compute_capability: (
+        Annotated[str, Field(max_length=4, pattern=r"^[0-9]{1,2}\.[0-9]$")] | None
+    ) = None
+    """CUDA compute capability, by the labels nvidia.com/gpu.compute.major and .minor."""
+
+    product: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """GPU product, by the label nvidia.com/gpu.product."""
+
+    labels: Labels = {}
+    """Other labels that the node must carry."""
+
+
+class Fabric(Wire):
+    """How processes on these nodes reach each other."""
+
+    profile: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Name of the environment template."""
+
+    values: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=32)] = {}
+    """Inputs of the template, for example interface and HCA names."""
+
+    host_network: bool = False
+    """Pods use the node's network, which RoCE without a network plugin needs."""
+
+    rdma_resource: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """Extended resource that gives a pod its RDMA devices; it brings the IPC_LOCK capability."""
+
+
+class AcceleratorClassSpec(Wire):
+    """What a kind of node is."""
+
+    match: Annotated[tuple[MatchRule, ...], Field(min_length=1, max_length=16)]
+    """Rules in order; a node is of this class when any of them holds."""
+
+    cpu_architecture: Literal["amd64", "arm64"]
+    """CPU architecture of the nodes, and so of the image."""
+
+    gpu_resource: Annotated[str, Field(min_length=1, max_length=253)] = "nvidia.com/gpu"
+    """Extended resource that counts the accelerators."""
+
+    gpus_per_node: Annotated[int, Field(ge=1, le=64)]
+    """Accelerators on one node."""
+
+    memory_gib: Annotated[int, Field(alias="memoryGiB", ge=1, le=100_000)]
+    """Memory of one accelerator in GiB; on unified memory the host's share is in it."""
+
+    unified_memory: bool = False
+    """CPU and accelerator share one memory."""
+
+    trains: Annotated[tuple[Precision, ...], Field(min_length=1, max_length=8), ListSet()]
+    """Precisions that it may train in."""
+
+    serves: Annotated[tuple[Precision, ...], Field(max_length=8), ListSet()] = ()
+    """Precisions that it may serve in."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)]
+    """Trainer image for these nodes."""
+
+    shared_memory_gib: Annotated[int, Field(alias="sharedMemoryGiB", ge=1, le=4096)] = 8
+    """Size of /dev/shm in GiB; on unified memory it draws on the same memory."""
+
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
+    """Taints of these nodes that pods tolerate."""
+
+    fabric: Fabric
+    """How processes on these nodes reach each other."""
+
+    pod_template: PodTemplate = PodTemplate()
+    """What is added to the pods on these nodes."""
+
+
+class AcceleratorClass(Wire):
+    """A kind of node: how it is recognised, what it may train, how pods run on it."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (cel.NAME,)
+    resource: ClassVar[Resource] = Resource(
+        plural="acceleratorclasses",
+        short_names=("accel",),
+        scope="Cluster",
+        columns=(
+            Column("GPUs", ".spec.gpusPerNode", "integer", "Accelerators on one node."),
+            Column("GiB", ".spec.memoryGiB", "integer", "Memory of one accelerator."),
+            Column("Arch", ".spec.cpuArchitecture", description="CPU architecture of the nodes."),
+            Column("Trains", ".spec.trains", description="Precisions that it may train in."),
+            Column("Fabric", ".spec.fabric.profile", description="Environment template."),
+            AGE,
+            Column("Image", ".spec.image", description="Trainer image.", priority=1),
+        ),
+    )
+
+    api_version: str = API_VERSION
+    kind: str = "AcceleratorClass"
+    metadata: ObjectMeta = ObjectMeta()
+    spec: AcceleratorClassSpec
+    """What the nodes are."""

@@ -1,0 +1,1 @@
+"""The command line `curriculum`. Imports neither kopf nor torch at start."""

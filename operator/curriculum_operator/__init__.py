@@ -1,0 +1,1 @@
+"""The operator: from TrainingCurricula to PyTorchJobs. Pure core, one writer."""

@@ -1,0 +1,1 @@
+"""From a decision to Kubernetes objects, as data: one file per kind. Pure."""

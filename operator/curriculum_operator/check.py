@@ -1,0 +1,143 @@
+"""What a phase asks for that cannot be: found before anything starts, each in one line.
+
+The CRD's own rules refuse what one object shows by itself; here are the rules that need others.
+"""
+
+from collections.abc import Iterable
+
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
+from curriculum_api.v1alpha1.curriculum import Phase
+from curriculum_operator import fabric, observe
+from curriculum_operator.build import pod
+
+WRITE_MANY = "ReadWriteMany"
+READ_MANY = frozenset({"ReadWriteMany", "ReadOnlyMany"})
+
+
+def problem(observed: observe.Observed, phase: Phase) -> str | None:
+    """The first thing that stands in the way of `phase`; None where nothing does."""
+    return next(iter(_problems(observed, phase)), None)
+
+
+def verified_on(curriculum: observe.Curriculum, phase: Phase, world: observe.World) -> Phase | None:
+    """The phase on whose kind of nodes the checkpoint of `phase` is verified.
+
+    The newest one up to it that is not rented; where all are, the newest; None where the classes
+    of all of them are gone.
+    """
+    names = [other.name for other in curriculum.spec.phases]
+    so_far = curriculum.spec.phases[: names.index(phase.name) + 1]
+    there = [p for p in so_far if p.accelerator_class in world.classes]
+    owned = [p for p in there if p.pool is None]
+    return next(reversed(owned or there), None)
+
+
+def _problems(observed: observe.Observed, phase: Phase) -> Iterable[str]:
+    world = observed.world
+    at = f'phase "{phase.name}"'
+    kind = world.classes.get(phase.accelerator_class)
+    if kind is None:
+        known = ", ".join(sorted(world.classes)) or "none"
+        yield f'{at}: accelerator class "{phase.accelerator_class}" does not exist; known: {known}'
+        return
+    yield from (f"{at}: {text}" for text in _of_class(phase, kind.spec))
+    yield from (f"{at}: {text}" for text in _of_pool(phase, world))
+    yield from (f"{at}: {text}" for text in _of_claims(observed))
+    yield from (f"{at}: {text}" for text in _of_volumes(kind.spec, phase))
+    try:
+        fabric.render(kind.spec)
+    except ValueError as error:
+        yield f'{at}: accelerator class "{phase.accelerator_class}": {error}'
+
+
+def _of_class(phase: Phase, kind: AcceleratorClassSpec) -> Iterable[str]:
+    name = phase.accelerator_class
+    if phase.precision not in kind.trains:
+        allowed = ", ".join(kind.trains)
+        yield f'accelerator class "{name}" cannot train {phase.precision}; it can: {allowed}'
+    gpus = phase.gpus_per_node or kind.gpus_per_node
+    if gpus > kind.gpus_per_node:
+        yield f'gpusPerNode {gpus} is more than the {kind.gpus_per_node} of class "{name}"'
+    processes = phase.nodes * gpus
+    if processes % phase.sequence_parallel:
+        yield (
+            f"sequenceParallel {phase.sequence_parallel} does not divide the {processes} processes"
+            f" of {phase.nodes} nodes with {gpus} each"
+        )
+        return
+    batch = global_batch_tokens(phase, kind)
+    per_pass = processes // phase.sequence_parallel * phase.context_length
+    if batch % per_pass:
+        yield (
+            f"globalBatchTokens {batch} is not a multiple of {per_pass}, one sequence of"
+            f" {phase.context_length} for each of the {processes // phase.sequence_parallel}"
+            " data-parallel ranks"
+        )
+    reserved = fabric.reserved(
+        [v.name for v in (*kind.pod_template.env, *phase.env, *phase.pod_template.env)]
+    )
+    if reserved:
+        yield f'env "{reserved}" is reserved for the operator; remove it'
+
+
+def _of_pool(phase: Phase, world: observe.World) -> Iterable[str]:
+    if phase.pool is None:
+        return
+    pool = world.pools.get(phase.pool)
+    if pool is None:
+        known = ", ".join(sorted(world.pools)) or "none"
+        yield f'rented pool "{phase.pool}" does not exist; known: {known}'
+        return
+    if pool.spec.accelerator_class != phase.accelerator_class:
+        yield (
+            f'rented pool "{phase.pool}" has nodes of class "{pool.spec.accelerator_class}", not'
+            f' "{phase.accelerator_class}"'
+        )
+    if phase.nodes > pool.spec.max_nodes:
+        yield f'nodes {phase.nodes} is more than the {pool.spec.max_nodes} of pool "{phase.pool}"'
+
+
+def _of_claims(observed: observe.Observed) -> Iterable[str]:
+    storage = observed.curriculum.spec.storage
+    namespace = observed.curriculum.namespace
+    checkpoints = observed.world.claims.get((namespace, storage.checkpoints.claim_name))
+    if checkpoints is None:
+        yield f'storage.checkpoints: claim "{storage.checkpoints.claim_name}" does not exist'
+    elif WRITE_MANY not in checkpoints.access_modes:
+        # Even on one node: the verification and the next phase mount it from other nodes.
+        yield (
+            f'storage.checkpoints: claim "{checkpoints.name}" is'
+            f" {'/'.join(checkpoints.access_modes)}; phases on several nodes need {WRITE_MANY}"
+        )
+    data = observed.world.claims.get((namespace, storage.data.claim_name))
+    if data is None:
+        yield f'storage.data: claim "{storage.data.claim_name}" does not exist'
+    elif READ_MANY.isdisjoint(data.access_modes):
+        yield (
+            f'storage.data: claim "{data.name}" is {"/".join(data.access_modes)}; phases on'
+            f" several nodes need ReadOnlyMany or {WRITE_MANY}"
+        )
+
+
+def _of_volumes(kind: AcceleratorClassSpec, phase: Phase) -> Iterable[str]:
+    # The API server refuses such pods one by one: the gang would be waited for in vain.
+    templates = (kind.pod_template, phase.pod_template)
+    volumes = [*pod.OWN_MOUNTS, *(v.name for t in templates for v in t.volumes)]
+    paths = [*pod.OWN_MOUNTS.values(), *(m.mount_path for t in templates for m in t.mounts)]
+    for what, given in (("volume", volumes), ("mountPath", paths)):
+        for value in sorted({value for value in given if given.count(value) > 1}):
+            yield (
+                f'podTemplate: {what} "{value}" is there twice or belongs to the operator;'
+                " take another"
+            )
+    for name in sorted({m.name for t in templates for m in t.mounts} - set(volumes)):
+        yield f'podTemplate: a mount names volume "{name}", which does not exist; add it'
+
+
+def global_batch_tokens(phase: Phase, kind: AcceleratorClassSpec) -> int:
+    """Tokens of one optimizer step: as asked, or one pass of every data-parallel rank."""
+    if phase.global_batch_tokens:
+        return phase.global_batch_tokens
+    processes = phase.nodes * (phase.gpus_per_node or kind.gpus_per_node)
+    ranks = processes // phase.sequence_parallel
+    return ranks * phase.micro_batch_size * phase.context_length

@@ -1,0 +1,157 @@
+"""Every label, annotation, object name, condition type and reason, each in one place.
+
+Names of children are built here and nowhere else.
+"""
+
+from typing import Final
+
+PREFIX: Final = "curriculum.dev"
+FIELD_MANAGER: Final = "curriculum-operator"
+
+# Labels on every child.
+CURRICULUM_LABEL: Final = f"{PREFIX}/curriculum"
+CURRICULUM_UID_LABEL: Final = f"{PREFIX}/curriculum-uid"
+PHASE_LABEL: Final = f"{PREFIX}/phase"
+ATTEMPT_LABEL: Final = f"{PREFIX}/attempt"
+ROLE_LABEL: Final = f"{PREFIX}/role"
+"""`train` or `verify`."""
+
+ROLE_TRAIN: Final = "train"
+ROLE_VERIFY: Final = "verify"
+
+# Labels on nodes.
+CLASS_LABEL: Final = f"{PREFIX}/accelerator-class"
+MANAGED_LABEL: Final = f"{PREFIX}/managed"
+"""`false` on a node means: its class label is an administrator's own."""
+
+GPU_MAJOR_LABEL: Final = "nvidia.com/gpu.compute.major"
+GPU_MINOR_LABEL: Final = "nvidia.com/gpu.compute.minor"
+GPU_PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
+ARCH_LABEL: Final = "kubernetes.io/arch"
+HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+
+# Labels that the training-operator puts on the pods of a PyTorchJob.
+REPLICA_TYPE_LABEL: Final = "training.kubeflow.org/replica-type"
+REPLICA_INDEX_LABEL: Final = "training.kubeflow.org/replica-index"
+
+# Annotations on a PyTorchJob.
+NODES_ANNOTATION: Final = f"{PREFIX}/nodes"
+"""The nodes that admission picked, comma-separated: what the gang holds before it has pods."""
+
+GPUS_ANNOTATION: Final = f"{PREFIX}/gpus-per-node"
+FABRIC_DIGEST_ANNOTATION: Final = f"{PREFIX}/fabric-digest"
+
+PROGRESS_AUDIENCE: Final = f"{PREFIX}/progress"
+"""Audience of the token that a trainer reports its progress with: it opens nothing else."""
+
+# Condition types.
+READY: Final = "Ready"
+RECONCILING: Final = "Reconciling"
+STALLED: Final = "Stalled"
+SUSPENDED: Final = "Suspended"
+SUCCEEDED: Final = "Succeeded"
+
+# Reasons of conditions and events: CamelCase, with the case in which each applies.
+ACCEPTED: Final = "Accepted"
+"""The spec is valid and the curriculum is being driven."""
+
+INVALID_SPEC: Final = "InvalidSpec"
+"""The spec names something that is not there, or asks for what the class cannot do."""
+
+NAME_TAKEN: Final = "NameTaken"
+"""An object of a child's name exists and is not this curriculum's."""
+
+ATTEMPTS_EXHAUSTED: Final = "AttemptsExhausted"
+"""A phase failed as often as it may."""
+
+CHECKPOINT_REFUSED: Final = "CheckpointRefused"
+"""A phase's checkpoint did not pass its verification."""
+
+GATE_FAILED: Final = "GateFailed"
+"""A phase's gate was not met."""
+
+WAITING_FOR_NODES: Final = "WaitingForNodes"
+"""The gang does not fit on Ready, schedulable nodes of its class."""
+
+BACKING_OFF: Final = "BackingOff"
+"""An attempt failed; the next one starts after a pause."""
+
+WAITING_FOR_PODS: Final = "WaitingForPods"
+"""Pods of the attempt before are still there."""
+
+PHASE_STARTED: Final = "PhaseStarted"
+"""An attempt was claimed and its job created."""
+
+PHASE_RUNNING: Final = "PhaseRunning"
+"""All pods of an attempt run."""
+
+PHASE_VERIFYING: Final = "PhaseVerifying"
+"""An attempt ended well; its checkpoint is being verified."""
+
+PHASE_SUCCEEDED: Final = "PhaseSucceeded"
+"""A phase's checkpoint was verified."""
+
+PHASE_FAILED: Final = "PhaseFailed"
+"""A phase will not be tried again."""
+
+ATTEMPT_FAILED: Final = "AttemptFailed"
+"""An attempt ended badly; another follows if any are left."""
+
+ATTEMPT_PREEMPTED: Final = "AttemptPreempted"
+"""An attempt was ended from outside; it does not count."""
+
+GANG_NOT_FORMED: Final = "GangNotFormed"
+"""An attempt's pods did not all run in time; it is queued again and does not count."""
+
+RUN_SUSPENDED: Final = "Suspended"
+"""The curriculum is suspended and holds no job."""
+
+SUSPENDING: Final = "Suspending"
+"""The curriculum's job is being ended after a checkpoint."""
+
+NOT_SUSPENDED: Final = "NotSuspended"
+"""spec.suspend is false."""
+
+CURRICULUM_SUCCEEDED: Final = "CurriculumSucceeded"
+"""All phases have a verified checkpoint."""
+
+CURRICULUM_FAILED: Final = "CurriculumFailed"
+"""A phase failed for good."""
+
+IN_PROGRESS: Final = "InProgress"
+"""Phases are left to do."""
+
+PROGRESSING: Final = "Progressing"
+"""Nothing stands in the way."""
+
+OBSERVED: Final = "Observed"
+"""The newest spec was read."""
+
+
+def attempt_name(curriculum: str, phase: str, attempt: int) -> str:
+    """Name of an attempt's PyTorchJob and ConfigMap."""
+    return f"{curriculum}-{phase}-{attempt}"
+
+
+def verification_name(curriculum: str, phase: str, attempt: int) -> str:
+    """Name of the Job that verifies an attempt's checkpoint."""
+    return f"{attempt_name(curriculum, phase, attempt)}-verify"
+
+
+def attempt_labels(
+    *, curriculum: str, uid: str, phase: str, attempt: int, role: str
+) -> dict[str, str]:
+    """Labels of a child: whose it is, and which attempt's."""
+    return {
+        CURRICULUM_LABEL: curriculum,
+        CURRICULUM_UID_LABEL: uid,
+        PHASE_LABEL: phase,
+        ATTEMPT_LABEL: str(attempt),
+        ROLE_LABEL: role,
+    }
+
+
+def checkpoint_path(namespace: str, curriculum: str, uid: str, phase: str) -> str:
+    """A phase's folder below the checkpoints volume; the UID keeps namesakes apart."""
+    return f"{namespace}/{curriculum}-{uid}/{phase}"

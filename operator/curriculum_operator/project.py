@@ -1,0 +1,241 @@
+"""API objects to small values, at once as they arrive: what is not read is not kept.
+
+A projection returns None for an object that is not wanted.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from curriculum_api.v1alpha1 import AcceleratorClass, RentedPool, TrainingCurriculum
+from curriculum_api.wire import problems
+from curriculum_operator import names, observe
+
+Raw = Mapping[str, Any]
+
+TRAIN_CONTAINER = "pytorch"
+"""The name that the training-operator demands of the training container."""
+
+VERIFY_CONTAINER = "verify"
+
+
+def time(text: str) -> datetime:
+    """An API time stamp, for example 2026-01-01T00:00:00Z."""
+    return datetime.fromisoformat(text)
+
+
+def curriculum(raw: Raw) -> observe.Curriculum:
+    """A TrainingCurriculum; ValueError with one line where it cannot be read."""
+    meta = raw["metadata"]
+    try:
+        model = TrainingCurriculum.model_validate({**raw, "status": raw.get("status") or {}})
+    except ValidationError as error:
+        raise ValueError(
+            f'cannot read TrainingCurriculum "{meta["namespace"]}/{meta["name"]}":'
+            f" {problems(error)}"
+        ) from error
+    return observe.Curriculum(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        generation=meta.get("generation", 0),
+        resource_version=meta["resourceVersion"],
+        created=time(meta["creationTimestamp"]),
+        deleting="deletionTimestamp" in meta,
+        spec=model.spec,
+        status=model.status,
+    )
+
+
+def accelerator_class(raw: Raw) -> observe.AcceleratorClass:
+    """An AcceleratorClass."""
+    model = AcceleratorClass.model_validate(raw)
+    return observe.AcceleratorClass(name=raw["metadata"]["name"], spec=model.spec)
+
+
+def rented_pool(raw: Raw) -> observe.RentedPool:
+    """A RentedPool."""
+    model = RentedPool.model_validate(raw)
+    return observe.RentedPool(name=raw["metadata"]["name"], spec=model.spec)
+
+
+def job(raw: Raw) -> observe.Job | None:
+    """A PyTorchJob of ours."""
+    child = _child(raw)
+    if child is None:
+        return None
+    annotations = raw["metadata"].get("annotations") or {}
+    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
+    failed = _holds(conditions, "Failed")
+    succeeded = _holds(conditions, "Succeeded")
+    end = conditions["Failed" if failed else "Succeeded"] if failed or succeeded else {}
+    since = end.get("lastTransitionTime")
+    resource, _, count = annotations.get(names.GPUS_ANNOTATION, "").rpartition("=")
+    return observe.Job(
+        **child,
+        succeeded=succeeded,
+        failed=failed,
+        message=end.get("message", "") if failed else "",
+        nodes=tuple(n for n in annotations.get(names.NODES_ANNOTATION, "").split(",") if n),
+        gpu_resource=resource,
+        gpus_per_node=int(count or 0),
+        ended=time(since) if since else None,
+    )
+
+
+def verification(raw: Raw) -> observe.Verification | None:
+    """A batch Job of ours."""
+    child = _child(raw)
+    if child is None:
+        return None
+    conditions = {c["type"]: c for c in (raw.get("status") or {}).get("conditions") or ()}
+    failed = _holds(conditions, "Failed")
+    return observe.Verification(
+        **child,
+        succeeded=_holds(conditions, "Complete"),
+        failed=failed,
+        message=conditions["Failed"].get("message", "") if failed else "",
+    )
+
+
+def pod(raw: Raw) -> observe.Pod | None:
+    """A pod of ours."""
+    child = _child(raw)
+    if child is None:
+        return None
+    labels = raw["metadata"]["labels"]
+    status = raw.get("status") or {}
+    role = labels.get(names.ROLE_LABEL, names.ROLE_TRAIN)
+    main = TRAIN_CONTAINER if role == names.ROLE_TRAIN else VERIFY_CONTAINER
+    state: Raw = {}
+    for container in status.get("containerStatuses") or ():
+        if container["name"] == main:
+            state = container.get("state") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    replica_type = labels.get(names.REPLICA_TYPE_LABEL, "")
+    replica = f"{replica_type}-{labels.get(names.REPLICA_INDEX_LABEL, '0')}" if replica_type else ""
+    finished = status.get("phase") in ("Succeeded", "Failed")
+    return observe.Pod(
+        **child,
+        role=role,
+        replica=replica,
+        node=raw["spec"].get("nodeName") or "",
+        running="running" in state and not finished,
+        finished=finished,
+        ended=_ended(state.get("terminated")),
+        disrupted=_holds(conditions, "DisruptionTarget"),
+        trouble=_trouble(status, state, conditions),
+        extended=_requested(raw),
+    )
+
+
+def occupant(raw: Raw) -> observe.Occupant | None:
+    """Anybody else's pod that holds extended resources; a terminating one still holds them."""
+    labels = raw["metadata"].get("labels") or {}
+    node = raw["spec"].get("nodeName")
+    if names.CURRICULUM_UID_LABEL in labels or not node:
+        return None
+    if (raw.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return None
+    extended = _requested(raw)
+    if not extended:
+        return None
+    return observe.Occupant(node=node, extended=extended)
+
+
+def node(raw: Raw) -> observe.Node:
+    """A node; its time stamps that change every few seconds are left out."""
+    spec, status = raw.get("spec") or {}, raw.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    changed = conditions.get("Ready", {}).get("lastTransitionTime")
+    return observe.Node(
+        name=raw["metadata"]["name"],
+        labels=dict(raw["metadata"].get("labels") or {}),
+        ready=_holds(conditions, "Ready"),
+        ready_changed=time(changed) if changed else None,
+        unschedulable=bool(spec.get("unschedulable")),
+        taints=tuple(
+            observe.Taint(t["key"], t.get("value") or "", t["effect"])
+            for t in spec.get("taints") or ()
+        ),
+        extended=_extended(status.get("allocatable") or {}),
+        resource_version=raw["metadata"].get("resourceVersion", ""),
+    )
+
+
+def claim(raw: Raw) -> observe.Claim:
+    """A PersistentVolumeClaim."""
+    return observe.Claim(
+        namespace=raw["metadata"]["namespace"],
+        name=raw["metadata"]["name"],
+        access_modes=tuple(raw["spec"].get("accessModes") or ()),
+    )
+
+
+def _child(raw: Raw) -> dict[str, Any] | None:
+    meta = raw["metadata"]
+    labels = meta.get("labels") or {}
+    attempt = labels.get(names.ATTEMPT_LABEL, "")
+    if names.CURRICULUM_UID_LABEL not in labels or not attempt.isdecimal():
+        return None
+    return {
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "curriculum_uid": labels[names.CURRICULUM_UID_LABEL],
+        "phase": labels.get(names.PHASE_LABEL, ""),
+        "attempt": int(attempt),
+        "created": time(meta["creationTimestamp"]),
+        "deleting": "deletionTimestamp" in meta,
+    }
+
+
+def _holds(conditions: Mapping[str, Raw], kind: str) -> bool:
+    return conditions.get(kind, {}).get("status") == "True"
+
+
+def _ended(terminated: Raw | None) -> observe.Ended | None:
+    if not terminated or not terminated.get("finishedAt"):
+        return None
+    return observe.Ended(
+        exit_code=terminated.get("exitCode", 0),
+        reason=terminated.get("reason") or "",
+        message=terminated.get("message") or "",
+        finished=time(terminated["finishedAt"]),
+    )
+
+
+def _trouble(status: Raw, state: Raw, conditions: Mapping[str, Raw]) -> str:
+    waiting = state.get("waiting") or {}
+    if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+        return f"{waiting['reason']}: {waiting.get('message') or ''}".rstrip(": ")
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return f"{scheduled.get('reason')}: {scheduled.get('message') or ''}".rstrip(": ")
+    for container in status.get("initContainerStatuses") or ():
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            return f"init container {container['name']} ended with exit code {ended['exitCode']}"
+    return ""
+
+
+def _requested(raw: Raw) -> tuple[tuple[str, int], ...]:
+    total: dict[str, int] = {}
+    for container in raw["spec"].get("containers") or ():
+        limits = (container.get("resources") or {}).get("limits") or {}
+        for name, count in _extended(limits):
+            total[name] = total.get(name, 0) + count
+    return tuple(sorted(total.items()))
+
+
+def _extended(resources: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    # Extended resources are the ones with a domain; their amounts are whole numbers.
+    return tuple(
+        sorted(
+            (name, int(amount))
+            for name, amount in resources.items()
+            if "/" in name and "kubernetes.io/" not in name and str(amount).isdecimal()
+        )
+    )

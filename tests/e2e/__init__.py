@@ -1,0 +1,1 @@
+"""Whole curricula on real kubelets."""

@@ -1,0 +1,54 @@
+"""One prepared corpus for all trainer tests, and the heavy imports, once, before any fork.
+
+The training processes are forks of this one, so they start in no time. They run on the CPU even
+where there is a GPU, because CUDA does not survive a fork.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+with warnings.catch_warnings():
+    # what torch and DeepSpeed deprecate in each other is not ours to mend
+    warnings.simplefilter("ignore")
+    import curriculum_trainer.worker  # noqa: F401
+    from curriculum_trainer import zero
+
+    zero.deepspeed_on("cpu")
+
+from .corpus import make_corpus
+from .phases import Phases
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A warning of a library within a training process must not end it."""
+    for item in items:
+        if item.get_closest_marker("trainer"):
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder: tokenizer, text, short documents, preference pairs."""
+    return make_corpus(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def phases(data: Path, tmp_path: Path) -> Phases:
+    """Runs over the corpus, with a checkpoint folder of the test's own."""
+    return Phases(data=data, root=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Phases:
+    """A finished phase "first" of two steps under DDP; read it, do not write into it."""
+    made = Phases(data=data, root=tmp_path_factory.mktemp("trained"))
+    run = made.run("first", steps=2)
+    ended = made.launch(run)
+    assert ended.outcome == "Succeeded", ended.message
+    return made

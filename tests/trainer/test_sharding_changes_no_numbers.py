@@ -1,0 +1,124 @@
+"""However a batch is spread over processes, it gives the same losses and gradients."""
+
+import math
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from curriculum_api.run import PhaseRun
+from curriculum_trainer import batch, begin, collective
+from curriculum_trainer.begin import Work
+from curriculum_trainer.result import Reached
+
+from .phases import SEQUENCE_PARALLEL, Phases, steps_of
+
+pytestmark = pytest.mark.trainer
+
+DDP_SEQUENCE_PARALLEL = {"processes_per_node": 2, "sequence_parallel": 2}
+
+LAYOUTS = [
+    pytest.param({"processes_per_node": 2}, id="DDP-2"),
+    pytest.param({"processes_per_node": 2, "strategy": "ZeRO1"}, id="ZeRO1-2"),
+    pytest.param({"processes_per_node": 2, "strategy": "ZeRO3"}, id="ZeRO3-2"),
+    pytest.param(SEQUENCE_PARALLEL, id="ZeRO3-SP2"),
+]
+
+
+def _gradients(run: PhaseRun) -> tuple[float, dict[str, NDArray[np.float32]]]:
+    """Loss and gradients of the first step, as the update would see them."""
+    place = collective.place()
+    device = collective.device(place)
+    collective.join(device, place)
+    work = begin.prepare(run, place, device, Reached())
+    parts = batch.micro_batches(work.mixture, work.layout, step=0, device="cpu")
+    (weight,) = collective.total([sum(map(work.objective.weight, parts))], device=device)
+    loss = 0.0
+    for part in parts:
+        scores = work.sharding.scores(*part.inputs, last=part is parts[-1])
+        share = work.objective.share(scores, part)
+        work.sharding.backward(share.surrogate * place.world_size / weight)
+        loss += share.loss / weight
+    (loss,) = collective.total([loss], device=device)
+    return loss, {name: _gradient(work, name).numpy() for name, _ in work.sharding.names()}
+
+
+def _gradient(work: Work, name: str) -> torch.Tensor:
+    parameter = work.sharding._parameters[name]  # type: ignore[attr-defined]
+    if work.run.strategy == "DDP":
+        return parameter.grad.clone()
+    from deepspeed.utils import safe_get_full_grad
+
+    return safe_get_full_grad(parameter)
+
+
+def _assert_same_gradients(phases: Phases, alone: PhaseRun, spread: PhaseRun) -> None:
+    (expected_loss, expected), *_ = phases.together(alone, _gradients)
+    answers = phases.together(spread, _gradients)
+    for loss, gradients in answers:
+        assert math.isclose(loss, expected_loss, rel_tol=1e-6)
+        for name, gradient in gradients.items():
+            error = np.linalg.norm(gradient - expected[name]) / np.linalg.norm(expected[name])
+            assert error < 1e-6, (name, error)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(SEQUENCE_PARALLEL, id="ZeRO3-SP2"),
+        pytest.param(DDP_SEQUENCE_PARALLEL, id="DDP-SP2"),
+        pytest.param({"processes_per_node": 2, "strategy": "ZeRO2"}, id="ZeRO2-2"),
+    ],
+)
+def test_gradients_of_packed_documents_equal_a_single_process(
+    phases: Phases, layout: dict[str, Any]
+) -> None:
+    data = [{"source": "short", "weight": 1}]
+    _assert_same_gradients(
+        phases, phases.run("alone", data=data), phases.run("spread", data=data, **layout)
+    )
+
+
+def test_gradients_are_right_where_data_and_sequence_parallel_meet(phases: Phases) -> None:
+    data = [{"source": "short", "weight": 1}]
+    layout: dict[str, Any] = {"processes_per_node": 4, "sequence_parallel": 2, "strategy": "ZeRO3"}
+    _assert_same_gradients(
+        phases, phases.run("alone", data=data), phases.run("spread", data=data, **layout)
+    )
+
+
+def test_gradients_of_dpo_equal_a_single_process(trained: Phases) -> None:
+    first = trained.run("first", steps=2)
+    changes = {
+        "objective": "DPO",
+        "data": [{"source": "pairs", "weight": 1}],
+        # far from the reference, so that every pair has a weight of its own
+        "dpo_beta": 5.0,
+    }
+    alone = trained.after(first, "dpo-alone", **changes)
+    spread = trained.after(first, "dpo-spread", **changes, **SEQUENCE_PARALLEL)
+    _assert_same_gradients(trained, alone, spread)
+
+
+def test_losses_and_norms_agree_over_all_layouts(
+    phases: Phases, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With clipping at work, so that the norm counts."""
+    optimizer = {"learning_rate": 3e-3, "schedule": "Constant", "clip_norm": 0.2}
+    assert phases.launch(phases.run("alone", steps=4, optimizer=optimizer)).outcome == "Succeeded"
+    expected = steps_of(capfd.readouterr().out)
+    assert len(expected) == 4
+    assert expected[0]["grad_norm"] > 0.2
+    for number, layout in enumerate(LAYOUTS):
+        run = phases.run(
+            f"layout-{number}",
+            steps=4,
+            optimizer=optimizer,
+            **cast("dict[str, Any]", layout.values[0]),
+        )
+        assert phases.launch(run).outcome == "Succeeded"
+        for line, other in zip(expected, steps_of(capfd.readouterr().out), strict=True):
+            assert math.isclose(line["loss"], other["loss"], rel_tol=1e-5), (layout.id, line)
+            assert math.isclose(line["grad_norm"], other["grad_norm"], rel_tol=1e-4), layout.id

@@ -1,0 +1,148 @@
+"""The model: a `transformers` decoder from a preset or a configuration, and its token scores.
+
+Knows nothing of sharding. Weights are FP32 always; what computes in BF16 does so by autocast.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from curriculum_api.run import PhaseRun
+from curriculum_api.wire import Precision
+from curriculum_trainer import failures, sequence_parallel
+from curriculum_trainer.data import IGNORED
+from curriculum_trainer.presets import PRESETS
+from curriculum_trainer.source import TOKENIZER_FILE
+
+
+class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
+    """A decoder that answers with the log-probability of every target, FP32; 0 where ignored."""
+
+    def __init__(self, decoder: Any, *, precision: Precision, device_type: str) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self._bf16 = precision is Precision.BF16
+        self._device_type = device_type
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        targets: torch.Tensor,
+        lengths: tuple[tuple[int, ...], ...],
+    ) -> torch.Tensor:
+        """Scores of shape [rows, part of the sequence]."""
+        # inside the module, because DeepSpeed switches off an autocast that encloses its engine
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=self._bf16):
+            logits = self.decoder(
+                input_ids=tokens,
+                position_ids=positions,
+                use_cache=False,
+                document_lengths=lengths,
+            ).logits
+        loss = functional.cross_entropy(
+            logits.float().flatten(0, 1),
+            targets.flatten(),
+            ignore_index=IGNORED,
+            reduction="none",
+        )
+        return -loss.view_as(targets)
+
+
+def config(run: PhaseRun) -> Any:
+    """The model's configuration, with positions enough for this phase's context."""
+    made = _config(run)
+    if made.max_position_embeddings < run.context_length:
+        made.max_position_embeddings = run.context_length
+    _check(run, made)
+    return made
+
+
+def build(run: PhaseRun, made: Any, *, weights: bool) -> Any:
+    """A decoder on the CPU: the run's own weights where asked for, else drawn from the seed."""
+    folder = run.model.weights
+    if weights and folder is not None:
+        return AutoModelForCausalLM.from_pretrained(
+            Path(run.data_dir) / folder,
+            config=made,
+            dtype=torch.float32,
+            attn_implementation=sequence_parallel.NAME,
+            local_files_only=True,
+        )
+    torch.manual_seed(run.seed)
+    return AutoModelForCausalLM.from_config(
+        made, dtype=torch.float32, attn_implementation=sequence_parallel.NAME
+    )
+
+
+def import_decoder(run: PhaseRun) -> None:
+    """Import the model's code, before processes are forked that all need it."""
+    made = _config(run)
+    with torch.device("meta"):
+        AutoModelForCausalLM.from_config(made)
+
+
+def tokenizer_vocab(run: PhaseRun) -> int:
+    """Tokens of the phase's tokenizer, read from its file without loading it."""
+    path = Path(run.data_dir) / run.tokenizer / TOKENIZER_FILE
+    try:
+        document = json.loads(path.read_text())
+        ids = [
+            *document["model"]["vocab"].values(),
+            *(token["id"] for token in document.get("added_tokens", [])),
+        ]
+    except FileNotFoundError:
+        raise failures.data_error(
+            f'phase "{run.phase}": no tokenizer at "{path}": prepare one first'
+        ) from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise failures.data_error(f'tokenizer "{path}" cannot be read: {error!r}') from error
+    return int(max(ids)) + 1
+
+
+def _config(run: PhaseRun) -> Any:
+    if run.model.weights is not None:
+        folder = Path(run.data_dir) / run.model.weights
+        if not (folder / "config.json").is_file():
+            raise failures.data_error(f'model.weights: no "config.json" in "{folder}"')
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    values = run.model.config
+    if run.model.preset is not None:
+        values = PRESETS.get(run.model.preset)
+        if values is None:
+            raise failures.user_error(
+                f'model.preset "{run.model.preset}" is not known: choose one of '
+                f"{', '.join(sorted(PRESETS))} or give model.config"
+            )
+    if not values or "model_type" not in values:
+        raise failures.user_error(
+            'model.config has no "model_type": add it, for example "llama" or "qwen3"'
+        )
+    try:
+        return AutoConfig.for_model(**values)
+    except (ValueError, TypeError) as error:
+        raise failures.user_error(f"model.config is refused: {error}") from error
+
+
+def _check(run: PhaseRun, made: Any) -> None:
+    vocab = tokenizer_vocab(run)
+    if made.vocab_size < vocab:
+        raise failures.user_error(
+            f"model vocab_size {made.vocab_size} is smaller than the {vocab} tokens of tokenizer "
+            f'"{run.tokenizer}": set vocab_size to {vocab} or more'
+        )
+    if made.num_attention_heads % run.sequence_parallel:
+        raise failures.user_error(
+            f'phase "{run.phase}": {made.num_attention_heads} attention heads are not divisible '
+            f"by sequenceParallel {run.sequence_parallel}: change one of them"
+        )
+    windowed = "sliding_attention" in (getattr(made, "layer_types", None) or ())
+    if windowed or getattr(made, "attn_logit_softcapping", None):
+        raise failures.user_error(
+            f'model type "{made.model_type}" with a sliding window or soft-capped logits is not '
+            "trained here: choose full attention"
+        )

@@ -1,0 +1,122 @@
+"""Two ways to start a training process: a fresh interpreter, or a fork of this one.
+
+Importing torch, transformers and DeepSpeed takes many seconds of one core. Where several
+processes share few cores and there is no GPU, the launcher imports once and forks. CUDA forbids
+it: a context does not survive a fork, and the import alone may open one.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from curriculum_api.run import PhaseRun
+from curriculum_api.wire import Strategy
+
+GPU_DEVICE = Path("/dev/nvidiactl")
+
+
+class Process(Protocol):
+    """A started process; codes below zero are signals, as `subprocess` has it."""
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        ...
+
+    def send_signal(self, number: int) -> None:
+        """Signal it."""
+        ...
+
+    def wait(self) -> int:
+        """Wait for its end."""
+        ...
+
+
+Start = Callable[[PhaseRun, Path, Mapping[str, str]], Process]
+"""Starts one training process with an environment of its own."""
+
+
+def choose(run: PhaseRun) -> Start:
+    """The way that suits this machine."""
+    return fork if run.processes_per_node > 1 and not GPU_DEVICE.exists() else spawn
+
+
+def spawn(_run: PhaseRun, run_path: Path, environment: Mapping[str, str]) -> Process:
+    """A fresh interpreter."""
+    command = [sys.executable, "-m", "curriculum_trainer.worker", "--run", str(run_path)]
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def fork(run: PhaseRun, _run_path: Path, environment: Mapping[str, str]) -> Process:
+    """A fork of this interpreter, after the imports."""
+    _import_once(run)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        # numpy's idle threads do not survive a fork and need not
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        return Forked(pid)
+    code = 1
+    try:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        os.environ.clear()
+        os.environ.update(environment)
+        from curriculum_trainer import worker
+
+        code = worker.work(run)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+class Forked:
+    """A child of `fork`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """See `Process`."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        """See `Process`."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """See `Process`."""
+        if self._code is None:
+            _, status = os.waitpid(self.pid, 0)
+            self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+
+def _import_once(run: PhaseRun) -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from curriculum_trainer import model
+
+    with contextlib.suppress(Exception):
+        # what is wrong with the model, the process that needs it will say
+        model.import_decoder(run)
+    if run.strategy is not Strategy.DDP:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        from curriculum_trainer import zero
+
+        zero.deepspeed_on("cpu")

@@ -1,0 +1,114 @@
+"""Progress and heartbeat by Kubeflow Trainer's protocol: a POST per finished step or new stage.
+
+Never waits, never raises, and never beats by itself: a gang that hangs must look hung. The peer
+of this protocol on the other side of the wire is the operator, or Kubeflow Trainer.
+"""
+
+import json
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from curriculum_api.run import SERVER_CA_ENV, SERVER_TOKEN_ENV, SERVER_URL_ENV
+
+INTERVAL_SECONDS = 2.0
+"""At most one POST per this time, but for the last one."""
+
+TIMEOUT_SECONDS = 5.0
+
+
+class Progress:
+    """Sends the newest status from a thread of its own; does nothing where nobody listens."""
+
+    def __init__(self, environment: Mapping[str, str], *, leads: bool) -> None:
+        self._environment = environment
+        self._url = environment.get(SERVER_URL_ENV) if leads else None
+        self._newest: dict[str, Any] | None = None
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        if self._url:
+            self._thread.start()
+
+    def tell(
+        self, *, percent: float, remaining_seconds: float | None, metrics: Mapping[str, object]
+    ) -> None:
+        """Something was done just now: a step, or a stage before or after the steps."""
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        status: dict[str, Any] = {
+            "progressPercentage": max(0, min(100, int(percent))),
+            "metrics": [{"name": name, "value": str(value)} for name, value in metrics.items()],
+            "lastUpdatedTime": now,
+        }
+        if remaining_seconds is not None:
+            status["estimatedRemainingSeconds"] = max(0, int(remaining_seconds))
+        with self._changed:
+            self._newest = status
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Send what is left, for at most one timeout."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(TIMEOUT_SECONDS + 1)
+
+    def _run(self) -> None:
+        sent_at = -INTERVAL_SECONDS
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None or self._closed)
+                # gather what comes within the interval; only closing cuts it short
+                rest = sent_at + INTERVAL_SECONDS - time.monotonic()
+                self._changed.wait_for(lambda: self._closed, timeout=max(0.0, rest))
+                status, self._newest = self._newest, None
+                closed = self._closed
+            if status is not None:
+                self._send(status)
+                sent_at = time.monotonic()
+            if closed:
+                return
+
+    def _send(self, status: dict[str, Any]) -> None:
+        try:
+            request = urllib.request.Request(
+                self._url or "",
+                data=json.dumps({"trainerStatus": status}).encode(),
+                headers=self._headers(),
+                method="POST",
+            )
+            with urllib.request.urlopen(
+                request, timeout=TIMEOUT_SECONDS, context=self._tls()
+            ) as reply:
+                reply.read()
+        except Exception:
+            # whatever it is, training goes on
+            return
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        token = self._token()
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+    def _token(self) -> str | None:
+        """Read anew each time: a projected token is rotated in place."""
+        value = self._environment.get(SERVER_TOKEN_ENV)
+        if not value:
+            return None
+        if value.startswith("/") or Path(value).exists():
+            return Path(value).read_text().strip()
+        return value
+
+    def _tls(self) -> ssl.SSLContext | None:
+        authority = self._environment.get(SERVER_CA_ENV)
+        if not authority or not (self._url or "").startswith("https"):
+            return None
+        return ssl.create_default_context(cafile=authority)

@@ -1,0 +1,150 @@
+"""How weights, gradients and moments lie over the processes, behind one small interface.
+
+A rank's backward pass gives the gradient of its own share of the loss; every strategy then
+averages gradients over all ranks, sequence-parallel ones included, so a caller scales its loss
+by the world size. DeepSpeed is imported only where a ZeRO stage asks for it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from curriculum_api.run import PhaseRun, RunOptimizer
+from curriculum_api.wire import Strategy
+from curriculum_trainer.precision import Device
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's moments, by torch's names."""
+
+
+class Sharding(Protocol):
+    """One model with its optimizer, spread over the processes.
+
+    `scores`, `backward`, `step`, `weight` and `moment` are collective: every rank calls them, in
+    the same order.
+    """
+
+    def scores(self, *inputs: Any, last: bool = True) -> torch.Tensor:
+        """The forward pass of `TokenScores`; `last` of the step's passes reduces gradients."""
+        ...
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add to the gradients."""
+        ...
+
+    def step(self, rate: float) -> float:
+        """Clip, update, forget the gradients; returns the norm before clipping."""
+        ...
+
+    def names(self) -> Sequence[tuple[str, tuple[int, ...]]]:
+        """Every trained parameter's Hugging Face name and full shape, in the model's order."""
+        ...
+
+    def weight(self, name: str) -> torch.Tensor:
+        """A parameter in full, FP32."""
+        ...
+
+    def moment(self, name: str, key: str) -> torch.Tensor:
+        """A parameter's Adam moment in full, FP32."""
+        ...
+
+    def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
+        """Give a parameter its Adam moment; every rank passes the full tensor."""
+        ...
+
+    def optimizer_steps(self) -> int:
+        """Updates that the moments have seen, over all phases."""
+        ...
+
+    def set_optimizer_steps(self, steps: int) -> None:
+        """Set what `optimizer_steps` returns."""
+        ...
+
+
+def shard(module: Any, run: PhaseRun, *, device: Device, passes: int) -> Sharding:
+    """`module` (a `TokenScores` with its weights loaded, equal on all ranks) under a strategy."""
+    module.to(device.name)
+    if run.strategy is Strategy.DDP:
+        return DataParallel(module, run)
+    from curriculum_trainer.zero import Zero
+
+    return Zero(module, run, device=device, passes=passes)
+
+
+def adamw(module: Any, settings: RunOptimizer) -> torch.optim.AdamW:
+    """AdamW over matrices with decay and vectors without; its rate is set before each step."""
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    kept = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(kept, lr=0.0, betas=settings.betas)
+
+
+def allocate(optimizer: torch.optim.Optimizer, parameters: Iterator[torch.Tensor]) -> None:
+    """Zero moments and step count where an optimizer has none yet."""
+    for parameter in parameters:
+        state = optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            for key in MOMENTS:
+                state[key] = torch.zeros_like(parameter)
+
+
+class DataParallel:
+    """torch DistributedDataParallel: every rank holds everything."""
+
+    def __init__(self, module: Any, run: PhaseRun) -> None:
+        self._parameters = dict(module.decoder.named_parameters())
+        self._clip = run.optimizer.clip_norm
+        self._optimizer = adamw(module, run.optimizer)
+        allocate(self._optimizer, iter(self._parameters.values()))
+        self._module = DistributedDataParallel(module, gradient_as_bucket_view=True)
+
+    def scores(self, *inputs: Any, last: bool = True) -> torch.Tensor:
+        """See `Sharding`."""
+        # what `no_sync` sets; DDP reads it in the forward pass already
+        self._module.require_backward_grad_sync = last
+        return self._module(*inputs)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """See `Sharding`."""
+        loss.backward()
+
+    def step(self, rate: float) -> float:
+        """See `Sharding`."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return float(norm)
+
+    def names(self) -> Sequence[tuple[str, tuple[int, ...]]]:
+        """See `Sharding`."""
+        return [(name, tuple(p.shape)) for name, p in self._parameters.items()]
+
+    def weight(self, name: str) -> torch.Tensor:
+        """See `Sharding`."""
+        return self._parameters[name].detach()
+
+    def moment(self, name: str, key: str) -> torch.Tensor:
+        """See `Sharding`."""
+        return self._optimizer.state[self._parameters[name]][key]
+
+    def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
+        """See `Sharding`."""
+        self._optimizer.state[self._parameters[name]][key].copy_(value)
+
+    def optimizer_steps(self) -> int:
+        """See `Sharding`."""
+        return int(next(iter(self._optimizer.state.values()))["step"])
+
+    def set_optimizer_steps(self, steps: int) -> None:
+        """See `Sharding`."""
+        for state in self._optimizer.state.values():
+            state["step"] = torch.tensor(float(steps))

@@ -1,0 +1,161 @@
+"""DeepSpeed ZeRO-1, 2 and 3 behind the `Sharding` interface. The only import of DeepSpeed.
+
+DeepSpeed sees all ranks as data-parallel, the sequence-parallel ones too: it averages gradients
+over the world either way, and the attention function does the rest. FP32 throughout: where BF16
+is asked for, the module inside autocasts.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from curriculum_api.run import PhaseRun
+from curriculum_api.wire import Strategy
+from curriculum_trainer.precision import Device
+from curriculum_trainer.sharding import adamw, allocate
+
+_STAGES = {Strategy.ZERO1: 1, Strategy.ZERO2: 2, Strategy.ZERO3: 3}
+
+
+def deepspeed_on(device_kind: str) -> Any:
+    """DeepSpeed, told what it would otherwise probe for."""
+    if device_kind == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
+    _leave_out_muon()
+    import deepspeed
+    from deepspeed.ops import __compatible_ops__
+
+    # a shared-memory all-reduce for inference on CPUs, which DeepSpeed would compile at the
+    # first start (a minute, with ninja and g++) and which training never calls
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _leave_out_muon() -> None:
+    """Put an empty class in place of an optimizer that nobody asks for here.
+
+    DeepSpeed imports it only to ask whether the optimizer is one; the import sets up
+    torch.compile, which costs every start 8 CPU-seconds.
+    """
+    name = "deepspeed.runtime.zero.muon.muon_optimizer"
+    empty = ModuleType(name)
+    empty.MuonWithAuxAdam = type("MuonWithAuxAdam", (torch.optim.Optimizer,), {})  # type: ignore[attr-defined]
+    sys.modules.setdefault(name, empty)
+
+
+def _settings(run: PhaseRun, *, stage: int, passes: int, micro_batch: int) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": passes,
+        "gradient_clipping": run.optimizer.clip_norm,
+        "zero_optimization": {"stage": stage, "contiguous_gradients": True},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**31,
+    }
+
+
+class Zero:
+    """A DeepSpeed engine."""
+
+    def __init__(self, module: Any, run: PhaseRun, *, device: Device, passes: int) -> None:
+        deepspeed = deepspeed_on(device.kind)
+        deepspeed.init_distributed(device.backend, dist_init_required=False, verbose=False)
+        self._stage = _STAGES[run.strategy]
+        shapes = [(name, tuple(p.shape)) for name, p in module.decoder.named_parameters()]
+        self._names = shapes
+        self._parameters = dict(module.decoder.named_parameters())
+        self._engine, self._zero, _, _ = deepspeed.initialize(
+            model=module,
+            optimizer=adamw(module, run.optimizer),
+            config=_settings(
+                run, stage=self._stage, passes=passes, micro_batch=run.micro_batch_size
+            ),
+        )
+        self._adam = self._zero.optimizer
+        allocate(self._adam, iter(self._partitions()))
+        if self._stage < 3:
+            self._zero._lazy_init_hp_params_optimizer_state()
+        self.set_optimizer_steps(0)
+
+    def scores(self, *inputs: Any, last: bool = True) -> torch.Tensor:
+        """See `Sharding`; DeepSpeed counts the passes itself."""
+        assert (
+            not torch.is_grad_enabled() or last == self._engine.is_gradient_accumulation_boundary()
+        )
+        return self._engine(*inputs)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """See `Sharding`."""
+        last = self._engine.is_gradient_accumulation_boundary()
+        self._engine.backward(loss, scale_wrt_gas=False)
+        if not last:
+            # it only counts the pass; the update is `step`'s
+            self._engine.step()
+
+    def step(self, rate: float) -> float:
+        """See `Sharding`."""
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm())
+
+    def names(self) -> Sequence[tuple[str, tuple[int, ...]]]:
+        """See `Sharding`."""
+        return self._names
+
+    def weight(self, name: str) -> torch.Tensor:
+        """See `Sharding`."""
+        if self._stage < 3:
+            return self._parameters[name].detach()
+        return self._zero.get_full_hp_param(self._parameters[name])
+
+    def moment(self, name: str, key: str) -> torch.Tensor:
+        """See `Sharding`."""
+        parameter = self._parameters[name]
+        if self._stage == 3:
+            return self._zero.get_full_hp_param(parameter, key)
+        # summed as whole numbers: the sum of floats would turn -0.0 into 0.0
+        full = torch.zeros(parameter.numel(), dtype=torch.int32, device=parameter.device)
+        mapping = parameter._hp_mapping
+        if mapping is not None:
+            address = mapping.lp_fragment_address
+            fragment = mapping.get_hp_fragment(key)
+            full.narrow(0, address.start, address.numel).copy_(fragment.view(torch.int32))
+        dist.all_reduce(full)
+        return full.view(torch.float32).view_as(parameter)
+
+    def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
+        """See `Sharding`."""
+        parameter = self._parameters[name]
+        if self._stage == 3:
+            # DeepSpeed's own setter runs past the end where ranks do not divide a parameter
+            partition, _ = self._zero._get_fp32_opt_state_partition(
+                parameter, release_swap_buffers=False, optim_state_key=key
+            )
+            start = partition.numel() * dist.get_rank()
+            mine = value.flatten()[start : start + partition.numel()]
+            partition.zero_()
+            partition[: mine.numel()].copy_(mine)
+            return
+        parameter.set_full_hp_param(value, key)
+
+    def optimizer_steps(self) -> int:
+        """See `Sharding`."""
+        return int(self._adam.state[self._partitions()[0]]["step"])
+
+    def set_optimizer_steps(self, steps: int) -> None:
+        """See `Sharding`."""
+        for partition in self._partitions():
+            self._adam.state[partition]["step"] = torch.tensor(float(steps))
+
+    def _partitions(self) -> list[torch.Tensor]:
+        """The flat FP32 tensors of this rank that Adam updates."""
+        if self._stage == 3:
+            return list(self._zero.fp32_partitioned_groups_flat)
+        return list(self._zero.single_partition_of_fp32_groups)
