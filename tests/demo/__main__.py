@@ -27,12 +27,16 @@ CURRICULUM: Final = "demo"
 NAMESPACE: Final = "demo"
 LOOK_SECONDS: Final = 2.0
 PATIENCE_SECONDS: Final = 40 * 60.0
+TABLE_COLUMNS: Final = 160
 
 
 def main() -> int:
     """Run the demo; the exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
+    if not console.is_terminal:
+        # A log has no width: rich would assume 80 columns and cut the last table's cells.
+        console = Console(width=TABLE_COLUMNS)
     screen = Screen(console)
     RESULTS.mkdir(parents=True, exist_ok=True)
     cluster = Cluster(say=screen.say)
@@ -113,7 +117,8 @@ def _lines(cluster: Cluster, snapshot: follow.Snapshot) -> list[picture.Line]:
             if pod.phase == name and pod.leads
         ]
         steps = picture.joined(attempts)
-        lines.append(picture.Line(name, f"{spec['strategy']}, {spec['contextLength']}", steps))
+        subtitle = f"{spec['strategy']}, {spec['contextLength']}"
+        lines.append(picture.Line(name, subtitle, steps, spec["objective"] == "DPO"))
     return lines
 
 

@@ -19,19 +19,23 @@ class Line:
     phase: str
     subtitle: str
     steps: Sequence[Step]
+    preferences: bool
+    """DPO's loss starts at ln 2: it gets an axis of its own, on the right."""
 
 
 def draw(lines: Sequence[Line], path: Path) -> None:
     """Loss over the tokens of all phases, one after the other; each phase shaded and named."""
-    figure, axes = pyplot.subplots(figsize=(11, 5.5), layout="constrained")
+    figure, text = pyplot.subplots(figsize=(11, 5.5), layout="constrained")
+    preferences = text.twinx() if any(line.preferences for line in lines) else None
     start = 0
     for number, line in enumerate(lines):
         colour = f"C{number}"
         tokens = [start + step.tokens for step in line.steps]
         end = tokens[-1] if tokens else start
-        axes.axvspan(start, end, color=colour, alpha=0.08)
+        text.axvspan(start, end, color=colour, alpha=0.08)
+        axes = preferences if preferences is not None and line.preferences else text
         axes.plot(tokens, [step.loss for step in line.steps], color=colour, linewidth=1.5)
-        axes.annotate(
+        text.annotate(
             f"{line.phase}\n{line.subtitle}",
             ((start + end) / 2, 0.98),
             xycoords=("data", "axes fraction"),
@@ -41,12 +45,16 @@ def draw(lines: Sequence[Line], path: Path) -> None:
             color=colour,
         )
         start = end
-    axes.set_xlim(0, max(start, 1))
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
-    axes.set_xlabel("tokens, over all phases")
-    axes.set_ylabel("loss")
-    axes.set_title("Loss over the curriculum (the last phase's is DPO's, which starts at ln 2)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}K")
+    text.set_xlim(0, max(start, 1))
+    text.set_xlabel("tokens, over all phases")
+    text.set_ylabel("cross-entropy per token (nats)")
+    text.set_title("Loss over the curriculum")
+    text.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}K")
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.15 * (high - low))
+    if preferences is not None:
+        preferences.set_ylabel("DPO loss per pair (nats)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
