@@ -255,7 +255,8 @@ def _not_formed(attempt: Live, now: datetime) -> Verdict | None:
 def _hung(attempt: Live, now: datetime) -> Verdict | None:
     if attempt.formed is None or now <= _heartbeat_deadline(attempt, attempt.formed):
         return None
-    return Verdict(
+    # A node that is down explains the silence, also while its grace lasts.
+    return _down(attempt) or Verdict(
         Outcome.HUNG,
         f"no finished step was reported for {round(_heartbeat_seconds(attempt))} s; where the"
         f" master's log shows steps, its way to {attempt.observed.policy.progress_url} is blocked",

@@ -83,6 +83,10 @@ ENDS = [
     ),
     pytest.param(RUNNING.after(501), Outcome.HUNG, 1, id="no step for heartbeatSeconds"),
     pytest.param(
+        RUNNING.node("b", ready=False, ready_changed=NOW + timedelta(seconds=590)).after(501),
+        Outcome.NODE_LOST, 1, id="no step, and a node has just gone down",
+    ),
+    pytest.param(
         scene(curriculum(phases=(phase(activeDeadlineSeconds=90),))).started().formed().after(91),
         Outcome.UNKNOWN, 1, id="activeDeadlineSeconds",
     ),
