@@ -17,8 +17,10 @@ from curriculum_api.wire import (
     Objective,
     OptimizerName,
     Outcome,
+    Packing,
     Path,
     Precision,
+    RopeScaling,
     Schedule,
     Strategy,
     Wire,
@@ -72,6 +74,7 @@ class RunSource(Wire):
     source: Path
     weight: Count
     context_length: Count | None = None
+    packing: Packing = Packing.SPLIT
 
 
 class RunOptimizer(Wire):
@@ -92,6 +95,42 @@ class RunCheckpoint(Wire):
     every_steps: Count | None = None
     every_seconds: Count | None = None
     keep_last: Count = 2
+    keep_every: Count | None = None
+
+
+class RunRope(Wire):
+    """Rotary positions from this phase on; what is None stays as the model has it."""
+
+    theta: float | None = None
+    scaling: RopeScaling | None = None
+    factor: float | None = None
+    original_context_length: Count | None = None
+
+
+class RunMemory(Wire):
+    """What is traded for memory."""
+
+    activation_checkpointing: bool = False
+    offload_activations: bool = False
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    tile_tokens: Count = 4096
+    tiled_mlp: bool = False
+
+
+class RunEvaluation(Wire):
+    """What is measured at the end of the phase."""
+
+    source: Path
+    sequences: Count = 16
+    needles: int = 0
+
+
+class RunGate(Wire):
+    """What the evaluation must reach; shares as plain numbers."""
+
+    min_needle: float | None = None
+    max_perplexity_rise: float | None = None
 
 
 class PhaseRun(Wire):
@@ -140,6 +179,17 @@ class PhaseRun(Wire):
     checkpoint: RunCheckpoint = RunCheckpoint()
     data: Annotated[tuple[RunSource, ...], Field(min_length=1)]
     dpo_beta: float = 0.1
+    rope: tuple[RunRope, ...] = ()
+    """What this phase and those before it set, in order; each goes over what it found."""
+
+    memory: RunMemory = RunMemory()
+    compile: bool = False
+    max_skipped_steps: int = 3
+    evaluation: RunEvaluation | None = None
+    gate: RunGate | None = None
+    deadline_seconds: Count | None = None
+    """Seconds after the start of this attempt at which it saves and ends as preempted."""
+
     seed: int = 0
     grace_seconds: Count = 30
     """Seconds between SIGTERM and SIGKILL."""
@@ -198,3 +248,7 @@ class PhaseResult(Wire):
     world_size: int = 0
     metrics: dict[str, float] = {}
     """The last step's metrics, with torchtitan's keys."""
+
+    evaluation: dict[str, float] = {}
+    """Figures of the phase's end: `perplexity`, `perplexity_before`, `needle`, and each by bucket
+    of position or length, for example `perplexity/512-1024` and `needle/4096`."""

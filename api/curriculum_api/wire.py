@@ -189,6 +189,8 @@ class OptimizerName(StrEnum):
     """The optimizer of a phase."""
 
     ADAMW = "AdamW"
+    ADAMW_8BIT = "AdamW8bit"
+    ADAMW_4BIT = "AdamW4bit"
 
 
 class Schedule(StrEnum):
@@ -197,6 +199,21 @@ class Schedule(StrEnum):
     WSD = "WSD"
     COSINE = "Cosine"
     CONSTANT = "Constant"
+
+
+class RopeScaling(StrEnum):
+    """How rotary positions are stretched beyond the context that a model was trained at."""
+
+    NONE = "None"
+    LINEAR = "Linear"
+    YARN = "YaRN"
+
+
+class Packing(StrEnum):
+    """How documents become rows of one length."""
+
+    SPLIT = "Split"
+    WHOLE = "Whole"
 
 
 class Backend(StrEnum):

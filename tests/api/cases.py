@@ -175,6 +175,37 @@ REFUSED = [
         " it out",
         id="a source longer than the phase",
     ),
+    pytest.param(
+        worked(phase(PRETRAIN, gate={"maxPerplexityRise": "0.02"})),
+        "`gate` needs `evaluation`, whose figures it looks at: add one, or remove the gate",
+        id="a gate that looks at nothing",
+    ),
+    pytest.param(
+        worked(phase(PRETRAIN, evaluation={"source": "held-out"}, gate={"minNeedle": "0.9"})),
+        "`gate.minNeedle` needs `evaluation.needles` of at least 1: ask some, or remove it",
+        id="a gate on needles that nobody hides",
+    ),
+    pytest.param(
+        worked(phase(LONG, rope={"scaling": "YaRN"})),
+        "`rope.scaling` Linear and YaRN need `rope.factor`, the new context over the old: add it",
+        id="YaRN without a factor",
+    ),
+    pytest.param(
+        worked(phase(LONG, memory={"offloadActivations": True})),
+        "`memory.offloadActivations` keeps what `memory.activationCheckpointing` keeps: set both",
+        id="offloaded activations that nothing kept",
+    ),
+    pytest.param(
+        worked(phase(PRETRAIN, memory={"offloadOptimizer": True})),
+        "`memory.offloadOptimizer` needs DeepSpeed: set `strategy` to ZeRO1, ZeRO2 or ZeRO3, or"
+        " remove it",
+        id="an offloaded optimizer with DDP",
+    ),
+    pytest.param(
+        worked(phase(PRETRAIN, memory={"offloadParameters": True})),
+        "`memory.offloadParameters` needs `strategy` ZeRO3: set it, or remove it",
+        id="offloaded parameters without ZeRO3",
+    ),
 ]
 
 _KEEP_PHASE = (

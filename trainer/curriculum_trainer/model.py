@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from curriculum_api.presets import PRESETS
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Precision
 from curriculum_trainer import failures, sequence_parallel
 from curriculum_trainer.data import IGNORED
-from curriculum_trainer.presets import PRESETS
 from curriculum_trainer.source import TOKENIZER_FILE
 
 

@@ -85,6 +85,39 @@ PHASE: Final = (
         at=".data",
     ),
     Rule(
+        "!has(self.gate) || has(self.evaluation)",
+        "`gate` needs `evaluation`, whose figures it looks at: add one, or remove the gate",
+        at=".gate",
+    ),
+    Rule(
+        "!has(self.gate) || !has(self.gate.minNeedle) || !has(self.evaluation)"
+        " || self.evaluation.needles >= 1",
+        "`gate.minNeedle` needs `evaluation.needles` of at least 1: ask some, or remove it",
+        at=".gate.minNeedle",
+    ),
+    Rule(
+        "!has(self.rope) || !has(self.rope.scaling) || self.rope.scaling == 'None'"
+        " || has(self.rope.factor)",
+        "`rope.scaling` Linear and YaRN need `rope.factor`, the new context over the old: add it",
+        at=".rope",
+    ),
+    Rule(
+        "!self.memory.offloadActivations || self.memory.activationCheckpointing",
+        "`memory.offloadActivations` keeps what `memory.activationCheckpointing` keeps: set both",
+        at=".memory",
+    ),
+    Rule(
+        "!self.memory.offloadOptimizer || self.strategy in ['ZeRO1', 'ZeRO2', 'ZeRO3']",
+        "`memory.offloadOptimizer` needs DeepSpeed: set `strategy` to ZeRO1, ZeRO2 or ZeRO3, or"
+        " remove it",
+        at=".memory",
+    ),
+    Rule(
+        "!self.memory.offloadParameters || self.strategy == 'ZeRO3'",
+        "`memory.offloadParameters` needs `strategy` ZeRO3: set it, or remove it",
+        at=".memory",
+    ),
+    Rule(
         "!(self.precision in ['MXFP8', 'NVFP4']) || !(self.acceleratorClass.endsWith('-sm120')"
         " || self.acceleratorClass.endsWith('-sm121'))",
         "`precision` must not be MXFP8 or NVFP4 on sm_120 and sm_121, which have no kernels to"

@@ -18,9 +18,11 @@ from curriculum_api.wire import (
     Name,
     Objective,
     OptimizerName,
+    Packing,
     Path,
     Precision,
     Resource,
+    RopeScaling,
     Rule,
     Schedule,
     Strategy,
@@ -80,7 +82,8 @@ class Optimizer(Wire):
     """How a phase's weights are updated."""
 
     name: OptimizerName = OptimizerName.ADAMW
-    """The optimizer; its moments are kept in FP32."""
+    """AdamW keeps its two moments in FP32 (8 bytes a parameter), AdamW8bit in 8 bits (2 bytes),
+    AdamW4bit in 4 bits (1 byte)."""
 
     learning_rate: Decimal
     """Peak learning rate, a decimal as text."""
@@ -116,6 +119,9 @@ class DataSource(Wire):
     context_length: Count | None = None
     """Length of this source's samples in tokens; the phase's own where absent."""
 
+    packing: Packing = Packing.SPLIT
+    """Split joins documents and cuts anywhere; Whole cuts none that fits, and pads the rest."""
+
 
 class Checkpointing(Wire):
     """When a phase saves, beside its end."""
@@ -128,6 +134,70 @@ class Checkpointing(Wire):
 
     keep_last: Annotated[int, Field(ge=1, le=1000)] = 2
     """Complete checkpoints of this phase that are kept."""
+
+    keep_every: Count | None = None
+    """Keep besides those every checkpoint whose step is a multiple of this number."""
+
+
+class Rope(Wire):
+    """Rotary positions from this phase on; what is absent stays as the model has it."""
+
+    theta: Decimal | None = None
+    """Base of the rotary frequencies, a decimal as text, for example 500000."""
+
+    scaling: RopeScaling | None = None
+    """None, Linear interpolation or YaRN."""
+
+    factor: Decimal | None = None
+    """Context length over the one that the model was trained at; Linear and YaRN need it."""
+
+    original_context_length: Count | None = None
+    """Context length that the model was trained at; YaRN needs it."""
+
+
+class Memory(Wire):
+    """What is traded for memory: time, or the host's memory."""
+
+    activation_checkpointing: bool = False
+    """Keep only each block's input and compute the rest again: about a third more work."""
+
+    offload_activations: bool = False
+    """Keep those inputs in the host's memory; needs activationCheckpointing."""
+
+    offload_optimizer: bool = False
+    """Keep optimizer states in the host's memory; ZeRO only, useless on unified memory."""
+
+    offload_parameters: bool = False
+    """Keep weights in the host's memory as well; ZeRO3 only."""
+
+    tile_tokens: Count = 4096
+    """Tokens whose logits exist at once; longer sequences are scored in tiles of this many."""
+
+    tiled_mlp: Annotated[bool, Field(alias="tiledMLP")] = False
+    """Compute the MLPs in such tiles as well."""
+
+
+class Evaluation(Wire):
+    """What is measured at the end of the phase, on text that it was not trained on."""
+
+    source: Path
+    """Folder of token shards below the data volume, held out from every phase."""
+
+    sequences: Annotated[int, Field(ge=1, le=100_000)] = 16
+    """Sequences of the phase's context length whose perplexity is measured."""
+
+    needles: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Needle-in-a-haystack questions, spread over depths, at the phase's context length."""
+
+
+class Gate(Wire):
+    """What the evaluation must reach; otherwise the curriculum stops with the figures."""
+
+    min_needle: Decimal | None = None
+    """Least share of the needles that must be found, a decimal between 0 and 1 as text."""
+
+    max_perplexity_rise: Decimal | None = None
+    """Most that the held-out perplexity may rise over the phase, as a share: "0.02" is 2 %."""
 
 
 class Phase(Wire):
@@ -181,6 +251,24 @@ class Phase(Wire):
 
     data: Annotated[tuple[DataSource, ...], Field(min_length=1, max_length=64)]
     """Sources of the mixture."""
+
+    rope: Rope | None = None
+    """Rotary positions from this phase on; as the model has them where absent."""
+
+    memory: Memory = Memory()
+    """What is traded for memory."""
+
+    compile: bool = False
+    """Compile the model's blocks with torch.compile; the first step takes minutes longer."""
+
+    max_skipped_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 3
+    """Steps with a non-finite loss or gradient that an attempt may skip before it fails."""
+
+    evaluation: Evaluation | None = None
+    """What is measured at the end of the phase; nothing where absent."""
+
+    gate: Gate | None = None
+    """What the evaluation must reach before the next phase starts."""
 
     dpo_beta: Decimal = "0.1"
     """Strength of the pull towards the reference model; objective DPO only."""

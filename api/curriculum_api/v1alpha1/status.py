@@ -99,6 +99,9 @@ class Result(Reported):
     seconds: Tally = 0
     """Seconds in the training loop, over all attempts."""
 
+    evaluation: Annotated[tuple[Metric, ...], Field(max_length=64)] = ()
+    """Figures of the phase's end on held-out text."""
+
 
 class PhaseStatus(Reported):
     """Where one phase stands."""

@@ -63,12 +63,25 @@ def phase_run(
             every_steps=phase.checkpoint.every_steps,
             every_seconds=phase.checkpoint.every_seconds,
             keep_last=phase.checkpoint.keep_last,
+            keep_every=phase.checkpoint.keep_every,
         ),
         data=tuple(
-            run.RunSource(source=d.source, weight=d.weight, context_length=d.context_length)
+            run.RunSource(
+                source=d.source,
+                weight=d.weight,
+                context_length=d.context_length,
+                packing=d.packing,
+            )
             for d in phase.data
         ),
         dpo_beta=float(phase.dpo_beta),
+        rope=_rope(curriculum, phase),
+        memory=run.RunMemory.model_validate(phase.memory.model_dump()),
+        compile=phase.compile,
+        max_skipped_steps=phase.max_skipped_steps,
+        evaluation=_evaluation(phase),
+        gate=_gate(phase),
+        deadline_seconds=phase.active_deadline_seconds,
         seed=spec.seed,
         grace_seconds=GRACE_SECONDS,
     )
@@ -100,6 +113,40 @@ def progress_url(base: str, curriculum: observe.Curriculum, phase: str, attempt:
         f"{base}/apis/{API_VERSION}/namespaces/{curriculum.namespace}"
         f"/trainingcurricula/{curriculum.name}/phases/{phase}/attempts/{attempt}/status"
     )
+
+
+def _rope(curriculum: observe.Curriculum, phase: Phase) -> tuple[run.RunRope, ...]:
+    """What the phases up to this one set: a context that was extended stays so."""
+    phases = curriculum.spec.phases
+    so_far = phases[: [other.name for other in phases].index(phase.name) + 1]
+    return tuple(
+        run.RunRope(
+            theta=_number(rope.theta),
+            scaling=rope.scaling,
+            factor=_number(rope.factor),
+            original_context_length=rope.original_context_length,
+        )
+        for rope in (other.rope for other in so_far)
+        if rope is not None
+    )
+
+
+def _evaluation(phase: Phase) -> run.RunEvaluation | None:
+    asked = phase.evaluation
+    return run.RunEvaluation.model_validate(asked.model_dump()) if asked else None
+
+
+def _gate(phase: Phase) -> run.RunGate | None:
+    if phase.gate is None:
+        return None
+    return run.RunGate(
+        min_needle=_number(phase.gate.min_needle),
+        max_perplexity_rise=_number(phase.gate.max_perplexity_rise),
+    )
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
 
 
 def _phase_before(curriculum: observe.Curriculum, phase: Phase) -> Phase | None:
