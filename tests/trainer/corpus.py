@@ -1,5 +1,6 @@
 """A small data folder made of Python's own library."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,20 @@ def _short(folder: Path) -> None:
     """Documents of 1 to 40 tokens: several in every sequence, some of a single token."""
     encoder = Encoder(folder / "tokenizer")
     chance = np.random.default_rng(7)
+    documents = [
+        [int(token) for token in chance.integers(0, VOCAB, size=length)]
+        for length in chance.integers(1, 41, size=400)
+    ]
+    write_source(folder / "short", documents, tokenizer_sha256=encoder.sha256)
+
+
+def write_source(
+    folder: Path, documents: Iterable[Sequence[int]], *, tokenizer_sha256: str = ""
+) -> None:
+    """A source of text with exactly these documents."""
     with ShardWriter(
-        folder / "short",
-        kind=Kind.TEXT,
-        vocab_size=encoder.vocab_size,
-        tokenizer_sha256=encoder.sha256,
+        folder, kind=Kind.TEXT, vocab_size=VOCAB, tokenizer_sha256=tokenizer_sha256
     ) as writer:
-        for length in chance.integers(1, 41, size=400):
-            writer.add([int(token) for token in chance.integers(0, VOCAB, size=length)])
+        for tokens in documents:
+            writer.add(tokens)
         writer.finish()

@@ -1,7 +1,7 @@
 """Rows as tensors: the share of one rank of a micro-batch, and how a phase is cut over ranks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -69,6 +69,16 @@ class MicroBatch:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[tuple[int, ...], ...]]:
         """What `TokenScores` takes."""
         return self.tokens, self.positions, self.targets, self.lengths
+
+    def to(self, device: str) -> "MicroBatch":
+        """The same on another device."""
+        return replace(
+            self,
+            tokens=self.tokens.to(device),
+            positions=self.positions.to(device),
+            targets=self.targets.to(device),
+            documents=self.documents.to(device),
+        )
 
     @property
     def num_documents(self) -> int:
@@ -151,7 +161,8 @@ def micro_batch(rows: Sequence[Row], layout: Layout, *, device: str) -> MicroBat
 
 
 def _positions(lengths: Sequence[int]) -> NDArray[np.int64]:
-    return np.concatenate([np.arange(length) for length in lengths])
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(sum(lengths)) - np.repeat(starts, lengths)
 
 
 def _documents(lengths: Sequence[int]) -> NDArray[np.int64]:

@@ -1,8 +1,12 @@
 """From a global sequence number to one packed row of tokens; knows nothing of ranks or devices.
 
 A row holds `context_length` tokens, cut into samples of the source's own length, and those into
-documents: positions restart at each document and nothing is predicted across its end. Every
-token of a source is an input exactly once per epoch, but for the rest shorter than one sample.
+documents: positions restart at each document and nothing is predicted across its end.
+
+    Split: samples follow one another in the source and cut documents where they end. Every token
+           is an input once per epoch, but for the rest of the source, shorter than one sample.
+    Whole: no document that fits a sample is cut (`packing`). Every token is an input once per
+           epoch; padding, a document of its own that predicts nothing, fills what is left.
 """
 
 from collections.abc import Sequence
@@ -13,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum_api.run import PhaseRun, RunSource
-from curriculum_api.wire import Objective
-from curriculum_trainer import failures, order
+from curriculum_api.wire import Objective, Packing
+from curriculum_trainer import failures, order, packing
+from curriculum_trainer.packing import Plan
 from curriculum_trainer.source import Kind, Source
 
 IGNORED = -100
@@ -53,6 +58,8 @@ class _Member:
     weight: int
     length: int
     count: int
+    plan: Plan | None
+    """Which documents fill which sample, where they are kept whole."""
 
 
 class Mixture:
@@ -109,13 +116,15 @@ def _member(run: PhaseRun, entry: RunSource, kind: Kind) -> _Member:
             f'phase "{run.phase}": source "{entry.source}" holds {source.index.kind}, objective '
             f"{run.objective} needs {kind}: name another source"
         )
-    count = _num_samples(source, length)
+    whole = entry.packing is Packing.WHOLE and kind is Kind.TEXT
+    plan = packing.plan(source.offsets, length) if whole else None
+    count = plan.count if plan else _num_samples(source, length)
     if count < 1:
         raise failures.data_error(
             f'phase "{run.phase}": source "{entry.source}" has {source.index.tokens} tokens, '
             f"too few for one sample of {length}: prepare more or shorten its contextLength"
         )
-    return _Member(source=source, weight=entry.weight, length=length, count=count)
+    return _Member(source=source, weight=entry.weight, length=length, count=count, plan=plan)
 
 
 def _num_samples(source: Source, length: int) -> int:
@@ -126,6 +135,8 @@ def _num_samples(source: Source, length: int) -> int:
 
 
 def _text_sample(member: _Member, number: int) -> Row:
+    if member.plan is not None:
+        return _whole_sample(member.source, member.plan, number)
     start = number * member.length
     end = start + member.length
     tokens = member.source.tokens(start, end + 1)
@@ -133,14 +144,27 @@ def _text_sample(member: _Member, number: int) -> Row:
     targets = tokens[1:].copy()
     ends = np.cumsum(lengths) - 1
     # the sample's own last token still predicts, unless a document ends exactly there
-    inner = ends if end in _starts(member.source, end) else ends[:-1]
+    inner = ends if member.source.starts_document(end) else ends[:-1]
     targets[inner] = IGNORED
     return Row(tokens=tokens[:-1], targets=targets, lengths=lengths)
 
 
-def _starts(source: Source, offset: int) -> tuple[int, ...]:
-    place = int(np.searchsorted(source.offsets, offset))
-    return tuple(int(start) for start in source.offsets[place : place + 1])
+def _whole_sample(source: Source, plan: Plan, number: int) -> Row:
+    tokens = np.zeros(plan.length, np.int64)
+    targets = np.full(plan.length, IGNORED, np.int64)
+    lengths = []
+    filled = 0
+    for start, end, ends_document in plan.pieces(number):
+        # the last token of a piece predicts the next one, where its document goes on
+        size = end - start
+        read = source.tokens(start, end if ends_document else end + 1)
+        tokens[filled : filled + size] = read[:size]
+        targets[filled : filled + len(read) - 1] = read[1:]
+        lengths.append(size)
+        filled += size
+    if filled < plan.length:
+        lengths.append(plan.length - filled)
+    return Row(tokens=tokens, targets=targets, lengths=tuple(lengths))
 
 
 def _pair_sample(member: _Member, pair: Pair) -> Row:

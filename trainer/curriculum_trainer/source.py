@@ -11,7 +11,7 @@ pairs the documents come in threes: prompt, chosen, rejected.
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,35 +63,48 @@ class Source:
         self.index = _index(folder)
         for file in (*self.index.token_files, self.index.document_file):
             _check_size(folder / file.name, file.bytes)
-        self.offsets: NDArray[np.int64] = np.memmap(folder / DOCUMENTS_FILE, dtype="<i8", mode="r")
+        self.offsets = _mapped(folder / DOCUMENTS_FILE, "<i8")
         dtype = np.dtype(self.index.dtype).newbyteorder("<")
-        self._shards = [
-            np.memmap(folder / file.name, dtype=dtype, mode="r") for file in self.index.token_files
-        ]
+        self._shards = [_mapped(folder / file.name, dtype) for file in self.index.token_files]
         self._ends = np.cumsum([len(shard) for shard in self._shards])
         _check_counts(self)
 
     def tokens(self, start: int, end: int) -> NDArray[np.int64]:
         """Tokens `start` to `end` (exclusive) of the whole source, over its shards."""
-        parts = []
-        for shard, shard_end in zip(self._shards, self._ends, strict=True):
-            shard_start = int(shard_end) - len(shard)
-            low, high = max(start, shard_start), min(end, int(shard_end))
-            if low < high:
-                parts.append(shard[low - shard_start : high - shard_start])
-        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+        number = int(np.searchsorted(self._ends, start, side="right"))
+        if number == len(self._shards) or start >= end:
+            return np.zeros(0, np.int64)
+        shard = self._shards[number]
+        base = int(self._ends[number]) - len(shard)
+        here = shard[start - base : end - base].astype(np.int64)
+        if end <= base + len(shard):
+            return here
+        return np.concatenate([here, self.tokens(base + len(shard), end)])
 
     def document(self, number: int) -> NDArray[np.int64]:
         """The tokens of one document."""
         return self.tokens(int(self.offsets[number]), int(self.offsets[number + 1]))
 
+    def starts_document(self, offset: int) -> bool:
+        """Whether a document starts, or the last one ends, at `offset`."""
+        place = int(np.searchsorted(self.offsets, offset))
+        return place < len(self.offsets) and int(self.offsets[place]) == offset
+
     def document_lengths(self, start: int, end: int) -> tuple[int, ...]:
         """Lengths of the pieces into which document starts cut tokens `start` to `end`."""
         first = int(np.searchsorted(self.offsets, start, side="right"))
         last = int(np.searchsorted(self.offsets, end, side="left"))
-        cuts = [start, *(int(offset) for offset in self.offsets[first:last]), end]
+        cuts = np.concatenate([[start], self.offsets[first:last], [end]])
+        lengths = np.diff(cuts)
         # an empty document repeats its offset and must not become a piece of length zero
-        return tuple(b - a for a, b in zip(cuts, cuts[1:], strict=False) if b > a)
+        return tuple(lengths[lengths > 0].tolist())
+
+
+def _mapped(path: Path, dtype: Any) -> NDArray[Any]:
+    """A file's numbers, read when they are looked at; a plain view, which NumPy handles faster."""
+    if not path.stat().st_size:
+        return np.zeros(0, dtype)
+    return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
 
 
 def _index(folder: Path) -> Index:
