@@ -70,6 +70,13 @@ def total(values: Sequence[float], *, device: Device) -> list[float]:
     return [float(value) for value in tensor]
 
 
+def most(values: Sequence[float], *, device: Device) -> list[float]:
+    """The largest of each value over all processes; the same on every process."""
+    tensor = torch.tensor(values, dtype=torch.float64, device=device.name)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return [float(value) for value in tensor]
+
+
 def from_leader(make: Callable[[], T], place: Place) -> T:
     """What `make` returns on the leading process, given to all; only there is it called."""
     box = [make() if place.leads else None]

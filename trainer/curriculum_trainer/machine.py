@@ -1,6 +1,7 @@
 """What the container may use, and whether the kernel has killed in it; only reads."""
 
 import os
+import resource
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -22,6 +23,18 @@ def oom_kills() -> int:
         if name == "oom_kill" and count.isdigit():
             return int(count)
     return 0
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has held since it was started.
+
+    Not `getrusage`, which counts in what the process was before it became this program.
+    """
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    # macOS has no /proc, and counts in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _own_cgroup() -> Path:

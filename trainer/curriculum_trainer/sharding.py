@@ -22,8 +22,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Sharding(Protocol):
     """One model with its optimizer, spread over the processes.
 
-    `scores`, `backward`, `step`, `weight` and `moment` are collective: every rank calls them, in
-    the same order.
+    All but `names` and the step counts are collective: every rank calls them, in the same order.
+    A step is `norm`, then either `step` or `skip`: nothing changes before the ranks have agreed.
     """
 
     def scores(self, *inputs: Any, last: bool = True) -> torch.Tensor:
@@ -34,8 +34,16 @@ class Sharding(Protocol):
         """Add to the gradients."""
         ...
 
-    def step(self, rate: float) -> float:
-        """Clip, update, forget the gradients; returns the norm before clipping."""
+    def norm(self) -> float:
+        """The norm of the averaged gradients, before clipping; not finite where any of them is."""
+        ...
+
+    def step(self, rate: float) -> None:
+        """Clip to what `norm` measured, update, forget the gradients."""
+        ...
+
+    def skip(self) -> None:
+        """Forget the gradients; weights, moments and step counts stay as they are, to the bit."""
         ...
 
     def names(self) -> Sequence[tuple[str, tuple[int, ...]]]:
@@ -115,14 +123,24 @@ class DataParallel:
         """See `Sharding`."""
         loss.backward()
 
-    def step(self, rate: float) -> float:
+    def norm(self) -> float:
+        """See `Sharding`."""
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        self._norm = torch.nn.utils.get_total_norm(gradients)
+        return float(self._norm)
+
+    def step(self, rate: float) -> None:
         """See `Sharding`."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._clip)
+        parameters = self._parameters.values()
+        torch.nn.utils.clip_grads_with_norm_(parameters, self._clip, self._norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return float(norm)
+
+    def skip(self) -> None:
+        """See `Sharding`."""
+        self._optimizer.zero_grad()
 
     def names(self) -> Sequence[tuple[str, tuple[int, ...]]]:
         """See `Sharding`."""

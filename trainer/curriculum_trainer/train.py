@@ -1,27 +1,37 @@
 """The training loop of one phase, top to bottom. Every process runs it, in step with the others.
 
-    agree on the batch -> forward and backward -> agree on the loss -> update -> report -> save
+    forward and backward -> agree -> update or skip -> report -> save; at the end, evaluate
 
-What decides whether a process stops, saves or fails is summed over all of them first, so that no
-process is left waiting in a collective.
+What decides whether a process updates, skips, stops, saves or fails is summed over all of them
+first, so that none is left waiting in a collective, and nothing that is not finite gets into the
+weights of any.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import batch, begin, checkpoint, collective, failures, precision, result
+from curriculum_trainer import (
+    batch,
+    begin,
+    checkpoint,
+    collective,
+    failures,
+    metrics,
+    precision,
+    result,
+)
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.manifest import Cursor, Layout, Manifest, folder_name
+from curriculum_trainer.metrics import Step
 from curriculum_trainer.progress import Progress
 from curriculum_trainer.result import Reached
 from curriculum_trainer.schedule import learning_rate
 from curriculum_trainer.stop import Stop
+from curriculum_trainer.telling import Telling
 
 
 def train(
@@ -37,14 +47,14 @@ def train(
     refused = precision.refusal(run, capability=device.capability)
     if refused is not None:
         raise failures.user_error(refused)
-    say = _printer(place)
-    say(precision.choice(run, device))
-    _tell(progress, run, reached, stage="starting")
+    telling = Telling(run, place, reached, progress)
+    telling.say(precision.choice(run, device))
+    telling.stage("starting")
     collective.join(device, place)
     work = begin.prepare(run, place, device, reached)
-    say(_start_line(work, reached))
-    _tell(progress, run, reached, stage="loaded")
+    telling.begin(work)
     saved_at = time.monotonic()
+    skips = 0
     stop.arm()
 
     while reached.tokens < run.tokens:
@@ -60,9 +70,9 @@ def train(
         parts = batch.micro_batches(
             work.mixture, work.layout, step=reached.step, device=device.name
         )
-        (weight,) = collective.total(
-            [sum(work.objective.weight(part) for part in parts)], device=device
-        )
+        waited = time.monotonic() - began
+        own_weight = sum(work.objective.weight(part) for part in parts)
+        (weight,) = collective.total([own_weight], device=device)
         scale = place.world_size / weight
         loss_sum, sums = 0.0, dict.fromkeys(work.objective.metrics, 0.0)
         for part in parts:
@@ -72,43 +82,71 @@ def train(
             loss_sum += share.loss
             for name in sums:
                 sums[name] += share.sums[name]
+        norm = work.sharding.norm()
 
         # agree, before anything changes
         seconds = run.checkpoint.every_seconds
         due = place.leads and seconds is not None and time.monotonic() - saved_at >= seconds
-        loss, stopping, save_due, *means = collective.total(
-            [loss_sum / weight, stop.asked, due, *(value / weight for value in sums.values())],
+        loss, infinite, stopping, save_due, *means = collective.total(
+            [
+                loss_sum / weight,
+                not math.isfinite(norm),
+                stop.asked,
+                due,
+                *(value / weight for value in sums.values()),
+            ],
             device=device,
         )
-        if not math.isfinite(loss):
-            raise _non_finite(work, reached, what="loss", value=loss)
+        loss_most, waited, memory = collective.most(
+            [
+                loss_sum / own_weight if own_weight else -math.inf,
+                waited,
+                metrics.memory_bytes(device),
+            ],
+            device=device,
+        )
 
-        # update
-        norm = work.sharding.step(rate)
-        if not math.isfinite(norm):
-            raise _non_finite(work, reached, what="gradient norm", value=norm)
+        # update, or leave everything as it is
+        skipped = ""
+        if math.isfinite(loss) and not infinite:
+            work.sharding.step(rate)
+            reached.loss_first = loss if reached.loss_first is None else reached.loss_first
+            reached.loss_last = loss
+        else:
+            work.sharding.skip()
+            skipped, skips = _sequences(work, reached.step), skips + 1
+            _check_skips(run, reached, skips, loss=loss, norm=norm, sequences=skipped)
         elapsed = time.monotonic() - began
         reached.step += 1
         reached.tokens += run.global_batch_tokens
         reached.seconds += elapsed
-        reached.loss_first = loss if reached.loss_first is None else reached.loss_first
-        reached.loss_last = loss
 
         # report
-        extra = dict(zip(sums, means, strict=True))
-        reached.metrics = _metrics(run, loss=loss, norm=norm, rate=rate, elapsed=elapsed) | extra
-        line = _line(run, reached, norm=norm, rate=rate, elapsed=elapsed) | extra
-        say(json.dumps(line))
-        _tell(progress, run, reached, stage="training", line=line)
+        telling.step(
+            Step(
+                loss=loss,
+                loss_most=loss_most,
+                norm=norm,
+                rate=rate,
+                seconds=elapsed,
+                waited=waited,
+                memory_bytes=memory,
+                attended=metrics.attended(parts),
+                means=dict(zip(sums, means, strict=True)),
+                skipped=skipped,
+            )
+        )
 
         # save
         every = run.checkpoint.every_steps
         done = reached.tokens >= run.tokens
-        if done or stopping or save_due or (every is not None and reached.step % every == 0):
-            _tell(progress, run, reached, stage="saving", line=line)
+        save_due = save_due or (every is not None and reached.step % every == 0)
+        # not what may be broken: a skip leaves open whether the batch was, or the weights are
+        if done or stopping or (save_due and not skipped):
+            telling.stage("saving")
             _save(work, reached)
             saved_at = time.monotonic()
-            _tell(progress, run, reached, stage="saved", line=line)
+            telling.stage("saved")
         if stopping and not done:
             return Outcome.PREEMPTED
     return Outcome.SUCCEEDED
@@ -152,82 +190,30 @@ def _save(work: Work, reached: Reached) -> None:
         checkpoint.prune(work.folder, step=reached.step, keep_last=run.checkpoint.keep_last)
 
 
-def _non_finite(work: Work, reached: Reached, *, what: str, value: float) -> PhaseFailure:
-    first = reached.step * work.layout.batch
-    return PhaseFailure(
-        Outcome.NON_FINITE,
-        f'phase "{work.run.phase}", step {reached.step + 1}: the {what} is {value} on sequences '
-        f"{first} to {first + work.layout.batch - 1}; nothing of this step was saved: lower "
-        "learningRate or look at that data",
-    )
-
-
-def _line(
-    run: PhaseRun, reached: Reached, *, norm: float, rate: float, elapsed: float
-) -> dict[str, float | int | None]:
-    return {
-        "step": reached.step,
-        "tokens": reached.tokens,
-        "loss": reached.loss_last,
-        "grad_norm": norm,
-        "lr": rate,
-        "tokens_per_second": round(run.global_batch_tokens / elapsed, 1),
-        "step_seconds": round(elapsed, 4),
-    }
-
-
-def _metrics(
-    run: PhaseRun, *, loss: float, norm: float, rate: float, elapsed: float
-) -> dict[str, float]:
-    """The step's metrics by torchtitan's keys."""
-    return {
-        "loss_metrics/global_avg_loss": loss,
-        "grad_norm": norm,
-        "lr": rate,
-        "throughput(tps)": run.global_batch_tokens / elapsed / run.world_size,
-        "time_metrics/end_to_end(s)": elapsed,
-    }
-
-
-def _tell(
-    progress: Progress,
-    run: PhaseRun,
-    reached: Reached,
-    *,
-    stage: str,
-    line: dict[str, float | int | None] | None = None,
+def _check_skips(
+    run: PhaseRun, reached: Reached, skips: int, *, loss: float, norm: float, sequences: str
 ) -> None:
-    metrics: dict[str, object] = {"stage": stage, "step": reached.step, "tokens": reached.tokens}
-    if line is not None:
-        metrics |= line
-        metrics["lossFirst"] = reached.loss_first
-    remaining = None
-    if reached.tokens:
-        left = max(0, run.tokens - reached.tokens)
-        remaining = left * reached.seconds / reached.tokens
-    progress.tell(
-        percent=100 * reached.tokens / run.tokens, remaining_seconds=remaining, metrics=metrics
+    """Whether a phase may go on after a step that was not finite on some rank."""
+    last = reached.tokens + run.global_batch_tokens >= run.tokens
+    if skips <= run.max_skipped_steps and not last:
+        return
+    why = (
+        "it would be the phase's last"
+        if skips <= run.max_skipped_steps
+        else f"{skips - 1} steps of this attempt were skipped already, maxSkippedSteps is "
+        f"{run.max_skipped_steps}"
+    )
+    raise PhaseFailure(
+        Outcome.NON_FINITE,
+        f'phase "{run.phase}", step {reached.step + 1}: loss {loss}, gradient norm {norm} on '
+        f"{sequences}; it cannot be skipped: {why}; lower learningRate or look at that data",
     )
 
 
-def _start_line(work: Work, reached: Reached) -> str:
-    run, layout = work.run, work.layout
-    origin = "fresh"
-    if reached.checkpoint is not None:
-        origin = f"resumed from {reached.checkpoint.uri}"
-    elif run.init_from is not None:
-        origin = f"started from {run.init_from}"
-    return (
-        f'phase "{run.phase}" attempt {run.attempt}: {run.objective} with {run.strategy} over '
-        f"{run.world_size} processes, sequenceParallel {run.sequence_parallel}; {layout.batch} "
-        f"sequences of {run.context_length} per step in {layout.passes} passes of "
-        f"{layout.micro_batch}; {origin} at step {reached.step}"
-    )
-
-
-def _printer(place: Place) -> Callable[[str], None]:
-    def say(text: str) -> None:
-        if place.leads:
-            print(text, flush=True)
-
-    return say
+def _sequences(work: Work, step: int) -> str:
+    """A step's data, so that somebody can look at it."""
+    first = step * work.layout.batch
+    numbers = range(first, first + work.layout.batch)
+    members = work.mixture.members
+    sources = sorted({members[work.mixture.samples(n)[0]].source.name for n in numbers})
+    return f"sequences {first} to {numbers[-1]} of {', '.join(sources)}"

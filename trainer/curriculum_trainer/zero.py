@@ -7,7 +7,7 @@ is asked for, the module inside autocasts.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -78,6 +78,7 @@ class Zero:
             ),
         )
         self._adam = self._zero.optimizer
+        self._measure = self._keep_norm()
         allocate(self._adam, iter(self._partitions()))
         if self._stage < 3:
             self._zero._lazy_init_hp_params_optimizer_state()
@@ -98,12 +99,42 @@ class Zero:
             # it only counts the pass; the update is `step`'s
             self._engine.step()
 
-    def step(self, rate: float) -> float:
+    def norm(self) -> float:
+        """See `Sharding`."""
+        self._norm = self._measure()
+        return float(self._norm)
+
+    def step(self, rate: float) -> None:
         """See `Sharding`."""
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+
+    def skip(self) -> None:
+        """See `Sharding`."""
+        # DeepSpeed drops the gradients of a step whose norm is infinite, and updates nothing
+        self._norm = torch.full_like(self._norm, torch.inf)
+        self._engine.step()
+
+    def _keep_norm(self) -> Callable[[], torch.Tensor]:
+        """Make DeepSpeed's step take the norm that `norm` measured; returns how to measure it.
+
+        DeepSpeed measures it within the step, too late for the ranks to agree on it before.
+        """
+        from deepspeed.runtime.utils import combine_grad_norm_groups
+
+        if self._stage == 3:
+            groups = self._zero._get_norm_groups
+            self._zero._get_norm_groups = lambda: [self._norm]
+            return lambda: combine_grad_norm_groups(groups())
+        measure = self._zero.scaled_global_norm
+        self._zero.scaled_global_norm = lambda: self._norm
+
+        def measured() -> torch.Tensor:
+            self._zero._wait_for_offload_copies()
+            return measure()
+
+        return measured
 
     def names(self) -> Sequence[tuple[str, tuple[int, ...]]]:
         """See `Sharding`."""
