@@ -3,9 +3,10 @@
 import pytest
 
 from curriculum_api.run import PhaseRun
-from curriculum_trainer import begin, collective, train
+from curriculum_trainer import begin, collective
 from curriculum_trainer.manifest import MODEL_FILE, OPTIMIZER_FILE, read, sha256
 from curriculum_trainer.result import Reached
+from curriculum_trainer.saving import Saver
 
 from .phases import SEQUENCE_PARALLEL, Phases
 
@@ -19,7 +20,9 @@ def _load_and_save(run: PhaseRun) -> int:
     collective.join(device, place)
     reached = Reached()
     work = begin.prepare(run, place, device, reached)
-    train._save(work, reached)
+    saver = Saver(work, reached, say=print)
+    saver.save()
+    saver.finish()
     return work.sharding.optimizer_steps()
 
 

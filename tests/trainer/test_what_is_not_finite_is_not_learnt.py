@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite on one rank is skipped by all, and never reaches a weight."""
+"""What is not finite on one rank is skipped by all, and never reaches a weight."""
 
 import json
 import math
@@ -43,9 +43,7 @@ def _passes(run: PhaseRun) -> int:
     return 2 // run.data_parallel
 
 
-def _bad(
-    monkeypatch: pytest.MonkeyPatch, poison: Callable[[Share], Share], *calls: int
-) -> None:
+def _bad(monkeypatch: pytest.MonkeyPatch, poison: Callable[[Share], Share], *calls: int) -> None:
     """Make the last rank's shares of these micro-batches bad, in whatever forks off from here."""
     sound, seen = NextToken.share, [0]
 

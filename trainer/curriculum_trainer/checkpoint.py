@@ -2,16 +2,14 @@
 
 It is written to a folder of its own, flushed, and renamed into place; the manifest is its last
 file. What is read was verified first. Only the leading process touches the disk, while all take
-part in gathering.
+part in gathering. When to save, and from which thread, is `saving`'s business.
 """
 
-import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +22,9 @@ from curriculum_trainer.tensorfile import TensorFile
 
 Export = Callable[[Path], None]
 """Writes what makes the weights loadable as they lie: configuration and tokenizer."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The tensors of one file, in order."""
 
 
 @dataclass(slots=True)
@@ -90,40 +91,56 @@ def load_moments(sharding: Sharding, folder: Path, *, optimizer_steps: int) -> N
     sharding.set_optimizer_steps(optimizer_steps)
 
 
+def shapes(sharding: Sharding) -> dict[str, Shapes]:
+    """The tensors of each file, in the order of `gathered`."""
+    weights = dict(sharding.names())
+    moments = {f"{key}.{name}": shape for key in MOMENTS for name, shape in weights.items()}
+    return {manifest.MODEL_FILE: weights, manifest.OPTIMIZER_FILE: moments}
+
+
+def gathered(sharding: Sharding) -> Iterator[torch.Tensor]:
+    """Weights, then both moments, in full and one at a time; every process goes through all."""
+    names = [name for name, _ in sharding.names()]
+    yield from (sharding.weight(name) for name in names)
+    yield from (sharding.moment(name, key) for key in MOMENTS for name in names)
+
+
 def write(
-    phase_folder: Path, sharding: Sharding, head: Manifest, *, export: Export, leads: bool
-) -> str | None:
-    """Write one checkpoint; every process calls it. Returns why it failed, on the leading one.
-
-    The gathering goes on after a failure, because the other processes take part in it.
-    """
+    phase_folder: Path,
+    head: Manifest,
+    files: Mapping[str, Shapes],
+    tensors: Iterator[torch.Tensor],
+    *,
+    export: Export,
+) -> Path:
+    """Write one checkpoint and return its folder; whatever fails, no folder of a step is there."""
     work = phase_folder / f"{manifest.PART_PREFIX}{head.attempt}-{head.step}"
-    shapes = dict(sharding.names())
-    disk = _Disk(work, leads=leads)
-    weights = ((name, lambda name=name: sharding.weight(name)) for name in shapes)
-    disk.stream(manifest.MODEL_FILE, shapes, weights)
-    moments = {f"{key}.{name}": shape for key in MOMENTS for name, shape in shapes.items()}
-    values = (
-        (f"{key}.{name}", lambda name=name, key=key: sharding.moment(name, key))
-        for key in MOMENTS
-        for name in shapes
-    )
-    disk.stream(manifest.OPTIMIZER_FILE, moments, values)
-    if leads:
-        disk.attempt(lambda: _finish(phase_folder, work, head, disk.files, export))
-        if disk.problem is not None:
-            shutil.rmtree(work, ignore_errors=True)
-    return disk.problem
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        written: dict[str, File] = {}
+        for name, inside in files.items():
+            with TensorFile(work / name, inside) as file:
+                for key in inside:
+                    file.add(key, next(tensors))
+                written[name] = file.finish()
+        return _finish(phase_folder, work, head, written, export)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
-def prune(phase_folder: Path, *, step: int, keep_last: int) -> None:
-    """Drop all but the newest checkpoints up to `step`, and what unfinished saves have left.
+def prune(phase_folder: Path, *, step: int, keep_last: int, keep_every: int | None) -> None:
+    """Drop old checkpoints up to `step`, and what unfinished saves have left.
 
-    A folder of a later step is one that did not verify; it must not displace a good one.
+    The newest stay, and those of every `keep_every`-th step. A folder of a later step is one that
+    did not verify; it must not displace a good one.
     """
-    folders = [folder for number, folder in manifest.steps(phase_folder) if number <= step]
-    for folder in folders[keep_last:]:
-        shutil.rmtree(folder, ignore_errors=True)
+    known = [(number, folder) for number, folder in manifest.steps(phase_folder) if number <= step]
+    for number, folder in known[keep_last:]:
+        if keep_every is None or number % keep_every:
+            # renamed first: a folder that is half gone must not look like a checkpoint
+            folder.rename(phase_folder / f"{manifest.PART_PREFIX}old-{number}")
     sweep(phase_folder)
 
 
@@ -133,59 +150,9 @@ def sweep(phase_folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Disk:
-    """The leading process's side of a save; on the others it only lets them gather."""
-
-    def __init__(self, work: Path, *, leads: bool) -> None:
-        self.work = work
-        self.leads = leads
-        self.problem: str | None = None
-        self.files: dict[str, File] = {}
-        if leads:
-            self.attempt(self._clear)
-
-    def attempt(self, action: Callable[[], None]) -> None:
-        if self.problem is not None:
-            return
-        try:
-            action()
-        except OSError as error:
-            self.problem = f'"{self.work}" cannot be written: {error.strerror or error}'
-
-    def stream(
-        self,
-        name: str,
-        shapes: dict[str, tuple[int, ...]],
-        tensors: Iterator[tuple[str, Callable[[], torch.Tensor]]],
-    ) -> None:
-        with contextlib.ExitStack() as stack:
-            file: TensorFile | None = None
-
-            def start() -> None:
-                nonlocal file
-                file = stack.enter_context(TensorFile(self.work / name, shapes))
-
-            def finish() -> None:
-                assert file is not None
-                self.files[name] = file.finish()
-
-            if self.leads:
-                self.attempt(start)
-            for key, gather in tensors:
-                tensor = gather()
-                if self.leads and file is not None:
-                    self.attempt(partial(file.add, key, tensor))
-            if self.leads:
-                self.attempt(finish)
-
-    def _clear(self) -> None:
-        shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True)
-
-
 def _finish(
     phase_folder: Path, work: Path, head: Manifest, files: dict[str, File], export: Export
-) -> None:
+) -> Path:
     export(work)
     for path in sorted(work.iterdir()):
         if path.name not in files:
@@ -202,6 +169,7 @@ def _finish(
         target.rename(phase_folder / f"{manifest.PART_PREFIX}bad-{head.attempt}-{head.step}")
     work.rename(target)
     _sync(phase_folder)
+    return target
 
 
 def _sync(path: Path) -> None:

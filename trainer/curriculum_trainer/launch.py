@@ -21,6 +21,7 @@ from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.placement import Placement, placement
 from curriculum_trainer.processes import Process, Start
 from curriculum_trainer.reports import REPORT_ENV, Report
+from curriculum_trainer.stop import STARTED_AT_ENV
 
 SETTLE_SECONDS = 5.0
 """After the first failure, how long the others may take to end by themselves and report."""
@@ -82,6 +83,7 @@ class _Gang:
         self._environment = environment
         self._processes: list[Process] = []
         self._reports: dict[int, Report] = {}
+        self._started_at = time.monotonic()
         self._asked_at: float | None = None
         self._failed_at: float | None = None
         self._oom_kills = machine.oom_kills()
@@ -112,6 +114,7 @@ class _Gang:
             own = {
                 **self._where.worker_environment(local_rank, self._environment),
                 REPORT_ENV: str(_report(folder, local_rank)),
+                STARTED_AT_ENV: str(self._started_at),
             }
             self._processes.append(self._start(self._run, self._run_path, own))
 

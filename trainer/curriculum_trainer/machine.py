@@ -37,6 +37,32 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def available_bytes() -> int | None:
+    """Memory that can still be had: by the machine and by every group around this process."""
+    known = _table(Path("/proc/meminfo")).get("MemAvailable:")
+    rooms = [] if known is None else [known * 1024]
+    group = _own_cgroup()
+    for folder in (group, *group.parents):
+        limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
+        if limit.isdigit() and used.isdigit():
+            # the kernel drops cached files before it refuses memory
+            cached = _table(folder / "memory.stat").get("inactive_file", 0)
+            rooms.append(max(0, int(limit) - int(used) + cached))
+    return min(rooms, default=None)
+
+
+def given_back_bytes() -> int:
+    """How much more memory this process held at its peak than it holds now."""
+    status = _table(Path("/proc/self/status"))
+    return 1024 * max(0, status.get("VmHWM:", 0) - status.get("VmRSS:", 0))
+
+
+def _table(path: Path) -> dict[str, int]:
+    """The lines of a file that say a name and a number."""
+    lines = [line.split() for line in _read(path).splitlines()]
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
+
+
 def _own_cgroup() -> Path:
     """Inside a container its own group is the root of what it sees."""
     for line in _read(Path("/proc/self/cgroup")).splitlines():

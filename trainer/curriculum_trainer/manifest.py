@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from curriculum_api.wire import Strategy, Wire
+from curriculum_api.wire import OptimizerName, Strategy, Wire
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.safetensors"
@@ -50,6 +50,15 @@ class Cursor(Wire):
     step: int
 
 
+Moments = Literal["FP32", "8bit", "4bit"]
+
+MOMENTS_OF: dict[OptimizerName, Moments] = {
+    OptimizerName.ADAMW: "FP32",
+    OptimizerName.ADAMW_8BIT: "8bit",
+    OptimizerName.ADAMW_4BIT: "4bit",
+}
+
+
 class Manifest(Wire):
     """What `manifest.json` says."""
 
@@ -70,6 +79,9 @@ class Manifest(Wire):
     """Digest of what must not change within a phase."""
 
     source: Layout
+    moments: Moments = "FP32"
+    """What the writer's moments were; the file holds FP32, dequantised once where they were not."""
+
     init_digest: str | None = None
     """Digest of the checkpoint that the phase started from."""
 

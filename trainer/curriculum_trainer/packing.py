@@ -35,8 +35,8 @@ class Plan:
     long_ends: NDArray[np.int64]
     """How many samples they fill, summed up to and with each of them."""
 
-    packed: NDArray[np.signedinteger[Any]]
-    """The documents whose rest, or whole, is packed; sample by sample."""
+    packed: NDArray[Any]
+    """The documents whose rest, or whole, is packed, sample by sample; integers."""
 
     bounds: NDArray[np.int64]
     """Where in `packed` each packed sample starts, and the end of the last."""

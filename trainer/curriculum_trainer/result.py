@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,19 @@ MESSAGE_PATH_ENV = "TERMINATION_MESSAGE_PATH"
 """Where the termination message goes instead, outside a pod."""
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How the write of one checkpoint ended: the checkpoint, or why there is none."""
+
+    step: int
+    checkpoint: CheckpointRef | None = None
+    problem: str | None = None
+    full: bool = False
+    """Whether there was no room."""
+
+    seconds: float = 0.0
+
+
 @dataclass(slots=True)
 class Reached:
     """How far the phase has come, over all attempts."""
@@ -33,12 +47,19 @@ class Reached:
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: CheckpointRef | None = None
+    pending: Future[Written] | None = None
+    """The checkpoint that is being written, on the leading process."""
 
     def resume(self, head: Manifest, ref: CheckpointRef) -> None:
         """Take over what a checkpoint of this phase says."""
         self.step, self.tokens = head.step, head.tokens
         self.loss_first, self.loss_last = head.loss_first, head.loss_last
         self.seconds, self.checkpoint = head.seconds, ref
+
+    def settle(self) -> None:
+        """Wait for what is being written, alone: an attempt that fails still ends its save."""
+        if self.pending is not None:
+            self.checkpoint = self.pending.result().checkpoint or self.checkpoint
 
 
 def phase_folder(run: PhaseRun) -> Path:

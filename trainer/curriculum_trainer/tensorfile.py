@@ -1,13 +1,15 @@
 """Writing a safetensors file tensor by tensor, so that a model never has to fit twice.
 
 `safetensors` itself wants all tensors at once. The format: 8 bytes of header length, a JSON
-header with each tensor's type, shape and offsets, then the tensors' bytes.
+header with each tensor's type, shape and offsets, then the tensors' bytes. Hashing and writing
+each take about as long as the other, and both let other threads run: they run side by side.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,13 +23,14 @@ class TensorFile:
     """One FP32 safetensors file in the making; tensors come in the order of `shapes`."""
 
     def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.path = path
         self._waiting = list(shapes.items())
         self._hash = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="sha256")
         self._bytes = 0
         self._file = path.open("wb")
         header = _header(shapes)
-        self._put(len(header).to_bytes(8, "little"))
-        self._put(header)
+        self._put(len(header).to_bytes(8, "little") + header)
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
         """Append the next tensor."""
@@ -52,11 +55,21 @@ class TensorFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self._hasher.shutdown()
+        try:
+            self._file.close()
+        except OSError:
+            # closing flushes once more what could not be written before
+            if error is None:
+                raise
+        if isinstance(error, OSError) and error.filename is None:
+            # a failed write does not say of which file
+            error.filename = str(self.path)
 
     def _put(self, data: Any) -> None:
+        hashed = self._hasher.submit(self._hash.update, data)
         self._file.write(data)
-        self._hash.update(data)
+        hashed.result()
         self._bytes += len(data)
 
 

@@ -12,23 +12,14 @@ import time
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import (
-    batch,
-    begin,
-    checkpoint,
-    collective,
-    failures,
-    metrics,
-    precision,
-    result,
-)
+from curriculum_trainer import batch, begin, collective, failures, metrics, precision
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
 from curriculum_trainer.failures import PhaseFailure
-from curriculum_trainer.manifest import Cursor, Layout, Manifest, folder_name
 from curriculum_trainer.metrics import Step
 from curriculum_trainer.progress import Progress
 from curriculum_trainer.result import Reached
+from curriculum_trainer.saving import Saver
 from curriculum_trainer.schedule import learning_rate
 from curriculum_trainer.stop import Stop
 from curriculum_trainer.telling import Telling
@@ -53,6 +44,7 @@ def train(
     collective.join(device, place)
     work = begin.prepare(run, place, device, reached)
     telling.begin(work)
+    saver = Saver(work, reached, say=telling.say)
     saved_at = time.monotonic()
     skips = 0
     stop.arm()
@@ -87,12 +79,15 @@ def train(
         # agree, before anything changes
         seconds = run.checkpoint.every_seconds
         due = place.leads and seconds is not None and time.monotonic() - saved_at >= seconds
-        loss, infinite, stopping, save_due, *means = collective.total(
+        needed = saver.expected_seconds() + reached.seconds / max(1, reached.step)
+        loss, infinite, asked, overdue, save_due, written, *means = collective.total(
             [
                 loss_sum / weight,
                 not math.isfinite(norm),
                 stop.asked,
+                stop.overdue(needed),
                 due,
+                saver.news(),
                 *(value / weight for value in sums.values()),
             ],
             device=device,
@@ -105,6 +100,8 @@ def train(
             ],
             device=device,
         )
+        stopping = stop.agreed(asked=asked, overdue=overdue)
+        saver.hear(written)
 
         # update, or leave everything as it is
         skipped = ""
@@ -132,7 +129,7 @@ def train(
                 waited=waited,
                 memory_bytes=memory,
                 attended=metrics.attended(parts),
-                means=dict(zip(sums, means, strict=True)),
+                means=dict(zip(sums, means, strict=True)) | saver.metrics(),
                 skipped=skipped,
             )
         )
@@ -144,50 +141,14 @@ def train(
         # not what may be broken: a skip leaves open whether the batch was, or the weights are
         if done or stopping or (save_due and not skipped):
             telling.stage("saving")
-            _save(work, reached)
+            saver.save()
+            if done or stopping:
+                saver.finish()
             saved_at = time.monotonic()
             telling.stage("saved")
         if stopping and not done:
             return Outcome.PREEMPTED
     return Outcome.SUCCEEDED
-
-
-def _save(work: Work, reached: Reached) -> None:
-    """Write a checkpoint, agree that it is there, and only then drop old ones."""
-    run = work.run
-    head = Manifest(
-        phase=run.phase,
-        attempt=run.attempt,
-        step=reached.step,
-        tokens=reached.tokens,
-        optimizer_steps=work.sharding.optimizer_steps(),
-        cursor=Cursor(seed=run.seed, step=reached.step),
-        config_digest=work.config_digest,
-        source=Layout(
-            strategy=run.strategy,
-            world_size=run.world_size,
-            sequence_parallel=run.sequence_parallel,
-        ),
-        init_digest=run.init_digest,
-        loss_first=reached.loss_first,
-        loss_last=reached.loss_last,
-        seconds=reached.seconds,
-        files={},
-    )
-    leads = work.place.leads
-    problem = checkpoint.write(work.folder, work.sharding, head, export=work.export, leads=leads)
-    (failed,) = collective.total([problem is not None], device=work.device)
-    if failed:
-        last = reached.checkpoint.uri if reached.checkpoint else "none"
-        reason = problem or "the leading process could not write it"
-        raise failures.checkpoint_error(
-            f"checkpoint of step {reached.step}: {reason}; the last good one is {last}: "
-            "make room on the checkpoint volume"
-        )
-    folder = work.folder / folder_name(reached.step)
-    reached.checkpoint = result.ref(run, folder, head)
-    if leads:
-        checkpoint.prune(work.folder, step=reached.step, keep_last=run.checkpoint.keep_last)
 
 
 def _check_skips(

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from curriculum_api.run import EXIT_CODES, PhaseRun
+from curriculum_api.wire import Outcome
 from curriculum_trainer import collective, failures, result
 from curriculum_trainer.progress import Progress
 from curriculum_trainer.reports import REPORT_ENV, Report
@@ -39,15 +40,19 @@ def work(run: PhaseRun) -> int:
     place = collective.place()
     progress = Progress(os.environ, leads=place.leads)
     reached = Reached()
+    stop = Stop(run)
     message = ""
     try:
-        outcome = train(run, place, reached, progress=progress, stop=Stop())
+        outcome = train(run, place, reached, progress=progress, stop=stop)
+        if outcome is Outcome.PREEMPTED:
+            message = stop.message(reached.step)
         progress.close()
         collective.leave()
     except Exception as error:
         outcome, message = failures.classify(error)
         if not isinstance(error, failures.PhaseFailure):
             traceback.print_exc()
+        reached.settle()
     report = Report(
         ended_at=time.time(),
         result=result.build(run, reached, outcome=outcome, message=message),
