@@ -10,12 +10,16 @@ from typing import Annotated
 
 import typer
 
+from curriculum_cli import data
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train language models along a curriculum.",
 )
+
+app.add_typer(data.app, name="data")
 
 Files = Annotated[
     list[Path],

@@ -15,7 +15,10 @@ from tests.demo.errors import DemoError
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 _TRAINER: Final = ROOT / "trainer/curriculum_trainer"
-_MADE_BY: Final = ("prepare", "shards", "source", "texts", "tokenizing")
+_MADE_BY: Final = (
+    "filling", "pairs", "prepare", "reading", "shards", "source", "texts", "tokenizing",
+    "unfinished",
+)  # fmt: skip
 _KEY: Final = "made-by"
 
 # Packages with long docstrings and even style.

@@ -81,7 +81,7 @@ def plan(offsets: NDArray[np.int64], length: int) -> Plan:
     long_ends = np.cumsum(filled[long])
     del filled
     rests = rests.astype(np.int32)
-    index = np.int32 if len(rests) < 1 << 31 else np.int64
+    index: type[np.signedinteger[Any]] = np.int32 if len(rests) < 1 << 31 else np.int64
     documents = np.flatnonzero(rests).astype(index)
     documents = documents[np.argsort(-rests[documents], kind="stable")]
     counts = np.bincount(rests, minlength=1)

@@ -1,129 +1,288 @@
 """`python -m curriculum_trainer.prepare`: texts to one source of token shards. No torch.
 
-    text files -> tokens with an end token each -> shards            (pre-training, fine-tuning)
-    text files -> one long document per folder -> shards  (--join)   (context extension)
-    text files -> prompt, its true continuation, a wrong one (--pairs PROMPT:COMPLETION)   (DPO)
+    texts -> tokens with an end token each -> shards                 (pre-training, fine-tuning)
+    text files -> one long document per folder -> shards (--join)    (context extension)
+    texts -> tokens -> prompt, its true continuation, a wrong one (--pairs PROMPT:COMPLETION)
 
-The same input, tokenizer and options give the same bytes.
+The same input, tokenizer and options give the same bytes, however often it is killed and started
+again on the way: what is done is kept in the output's folder (`unfinished`).
 """
 
 import argparse
-import random
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum_trainer import failures, texts, tokenizing
+from curriculum_trainer import failures, filling, pairs, reading, texts, tokenizing, unfinished
 from curriculum_trainer.failures import PhaseFailure
-from curriculum_trainer.shards import ShardWriter
-from curriculum_trainer.source import Index, Kind
+from curriculum_trainer.filling import Batch, Progress, Reading, Tell
+from curriculum_trainer.pairs import Spots
+from curriculum_trainer.reading import Fields
+from curriculum_trainer.source import INDEX_FILE, TOKENIZER_FILE, Index, Kind, Source, read_index
+from curriculum_trainer.texts import Digest, Unit
 from curriculum_trainer.tokenizing import Encoder
+from curriculum_trainer.unfinished import STATE_FILE, Reached, State
 
 TRAIN_PREFIX = "train:"
 TOKENIZER_FOLDER = "tokenizer"
+DOCUMENTS_FOLDER = ".documents"
+"""Below the output, until the pairs are made: the texts that they are cut from."""
+
+BATCH_PAIRS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to prepare, and how."""
+
+    inputs: tuple[str, ...]
+    tokenizer: str
+    output: Path
+    pattern: str = "*.py"
+    field: str = "text"
+    column: str = "text"
+    join: bool = False
+    pairs: tuple[int, int] | None = None
+    limit_bytes: int | None = None
+    seed: int = 0
+    skip_bad: bool = False
+    fresh: bool = False
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a run that goes on must share with the one before, as it is spelled."""
+        return {
+            "input": " ".join(self.inputs),
+            "tokenizer": self.tokenizer,
+            "pattern": self.pattern,
+            "field": self.field,
+            "column": self.column,
+            "join": "yes" if self.join else "",
+            "pairs": ":".join(map(str, self.pairs)) if self.pairs else "",
+            "limit-bytes": "" if self.limit_bytes is None else str(self.limit_bytes),
+            "seed": str(self.seed),
+        }
+
+    @property
+    def reading(self) -> Reading:
+        """How the input is read."""
+        return Reading(Fields(self.field, self.column), self.limit_bytes, self.skip_bad)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A finished source, and how many bad records it does without."""
+
+    index: Index
+    skipped: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare one source; returns an exit code."""
-    options = _parser().parse_args(arguments)
+    given = vars(_parser().parse_args(arguments))
     try:
-        index = prepare(options)
+        given["inputs"], given["pairs"] = tuple(given["inputs"]), parse_pairs(given["pairs"])
+        options = Options(**given)
+        print(summary(options, prepare(options)))
     except PhaseFailure as error:
         print(error.message, file=sys.stderr)
         return 1
-    kind = "pairs" if index.kind is Kind.PREFERENCE else "documents"
-    count = index.documents // 3 if index.kind is Kind.PREFERENCE else index.documents
-    print(f"{options.output}: {index.tokens} tokens in {count} {kind}")
     return 0
 
 
-def prepare(options: argparse.Namespace) -> Index:
-    """Write the source that the options describe."""
-    files = texts.find(options.input, pattern=options.pattern)
-    if not files:
-        raise failures.data_error(
-            f'no file matches "{options.pattern}" below {", ".join(options.input)}'
+def prepare(options: Options, tell: Tell = lambda _: None) -> Prepared:
+    """Write the source that the options describe, or what is still missing of it."""
+    with unfinished.held(options.output):
+        units = _units(options)
+        state = _begin(options)
+        if not state.done:
+            state, encoder = _encoder(options, state, units, tell)
+            make = _tokenize if options.pairs is None else _pair
+            state = make(options, options.output, state, units, encoder, tell)
+        _check_inputs(options, state, units)
+        shutil.rmtree(options.output / DOCUMENTS_FOLDER, ignore_errors=True)
+        return Prepared(read_index(options.output), state.reached.skipped)
+
+
+def summary(options: Options, made: Prepared) -> str:
+    """What was made, in one line."""
+    index = made.index
+    paired = index.kind is Kind.PREFERENCE
+    count, things = (index.documents // 3, "pairs") if paired else (index.documents, "documents")
+    without = f", {made.skipped} bad records left out" if made.skipped else ""
+    return f"{options.output}: {index.tokens} tokens in {count} {things}{without}"
+
+
+def _units(options: Options) -> list[Unit]:
+    files = texts.find(options.inputs, pattern=options.pattern)
+    if options.join:
+        for path in filter(reading.holds_documents, files):
+            raise failures.user_error(
+                f'--join joins text files, "{path}" holds documents of its own: leave --join out'
+            )
+    return texts.units(files, join=options.join)
+
+
+def _begin(options: Options) -> State:
+    """What an earlier run left, or a claim on the folder."""
+    folder = options.output
+    training = options.tokenizer.startswith(TRAIN_PREFIX)
+    tokenizer = folder.parent / TOKENIZER_FOLDER
+    if options.fresh:
+        for name in (INDEX_FILE, STATE_FILE):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / DOCUMENTS_FOLDER, ignore_errors=True)
+    elif (kept := unfinished.load(folder, options.identity)) is not None:
+        return kept
+    elif (folder / INDEX_FILE).exists():
+        raise failures.user_error(
+            f'"{folder}" holds a source already: name another --output, or replace it with --fresh'
         )
-
-    def documents() -> Iterator[str]:
-        return texts.documents(files, join=options.join, limit_bytes=options.limit_bytes)
-
-    encoder = _encoder(options.tokenizer, Path(options.output), documents())
-    kind = Kind.PREFERENCE if options.pairs else Kind.TEXT
-    with ShardWriter(
-        Path(options.output),
-        kind=kind,
-        vocab_size=encoder.vocab_size,
-        tokenizer_sha256=encoder.sha256,
-    ) as writer:
-        encoded = (encoder.encode(text) for text in documents())
-        if options.pairs is None:
-            for tokens in encoded:
-                writer.add([*tokens, encoder.end])
-        else:
-            for triple in pairs(list(encoded), encoder, cut=options.pairs, seed=options.seed):
-                for tokens in triple:
-                    writer.add(tokens)
-        return writer.finish()
-
-
-def pairs(
-    documents: Sequence[list[int]], encoder: Encoder, *, cut: tuple[int, int], seed: int
-) -> Iterator[tuple[list[int], list[int], list[int]]]:
-    """Prompt, chosen and rejected: the true continuation, and a wrong one of like length.
-
-    In turn, the wrong one is a continuation from another place, or the true one with its lines
-    in another order.
-    """
-    prompt_tokens, completion_tokens = cut
-    chance = random.Random(seed)
-    size = prompt_tokens + completion_tokens
-    spots = [
-        (number, start)
-        for number, tokens in enumerate(documents)
-        for start in range(0, len(tokens) - size + 1, size)
-    ]
-    if len(spots) < 2:
-        raise failures.data_error(
-            f"the input gives {len(spots)} pairs of {prompt_tokens} and {completion_tokens} "
-            "tokens, at least 2 are needed: give more text or cut shorter"
+    elif training and (tokenizer / TOKENIZER_FILE).exists():
+        raise failures.user_error(
+            f'"{tokenizer}" holds a tokenizer already, and other sources may need it: use it with '
+            f"--tokenizer {tokenizer}, or replace it with --fresh"
         )
-    for turn, (number, start) in enumerate(spots):
-        middle = start + prompt_tokens
-        chosen = documents[number][middle : start + size]
-        rejected = chosen
-        if turn % 2:
-            lines = encoder.decode(chosen).splitlines(keepends=True)
-            chance.shuffle(lines)
-            rejected = encoder.encode("".join(lines))[:completion_tokens]
-        while rejected == chosen:
-            other, place = chance.choice(spots)
-            rejected = documents[other][place + prompt_tokens : place + size]
-            if (other, place) != (number, start) and rejected == chosen:
-                break
-        yield documents[number][start:middle], chosen, rejected
+    state = State(options=options.identity)
+    unfinished.save(folder, state)
+    return state
 
 
-def _encoder(text: str, output: Path, documents: Iterator[str]) -> Encoder:
-    if not text.startswith(TRAIN_PREFIX):
-        return Encoder(Path(text))
+def _encoder(
+    options: Options, state: State, units: Sequence[Unit], tell: Tell
+) -> tuple[State, Encoder]:
+    """The tokenizer, trained if that is asked for and was not done; the same as before a kill."""
+    folder = Path(options.tokenizer)
+    if options.tokenizer.startswith(TRAIN_PREFIX):
+        folder = options.output.parent / TOKENIZER_FOLDER
+        if not state.tokenizer_sha256:
+            size = _vocabulary(options.tokenizer)
+            tokenizing.train(_all_texts(options, units, tell), vocab_size=size, folder=folder)
+    encoder = Encoder(folder)
+    if state.tokenizer_sha256 not in ("", encoder.sha256):
+        raise failures.user_error(
+            f'"{options.output}" was begun with another tokenizer than "{folder}" holds now: '
+            "restore it, or start anew with --fresh"
+        )
+    state = state.model_copy(update={"tokenizer_sha256": encoder.sha256})
+    unfinished.save(options.output, state)
+    return state, encoder
+
+
+def _vocabulary(text: str) -> int:
     size = text.removeprefix(TRAIN_PREFIX)
     if not size.isdigit() or int(size) < 257:
-        raise failures.data_error(
+        raise failures.user_error(
             f'--tokenizer "{text}": write {TRAIN_PREFIX}VOCAB with VOCAB at least 257'
         )
-    folder = output.parent / TOKENIZER_FOLDER
-    tokenizing.train(documents, vocab_size=int(size), folder=folder)
-    return Encoder(folder)
+    return int(size)
+
+
+def _all_texts(options: Options, units: Sequence[Unit], tell: Tell) -> Iterator[str]:
+    total = _total(options, units)
+    documents = 0
+    for batch in filling.read(units, Reached(), options.reading):
+        yield from batch.texts
+        documents += len(batch.texts)
+        done = batch.reached.text_bytes
+        tell(Progress("training tokenizer", batch.done, total, done, documents, 0))
+
+
+def _tokenize(
+    options: Options,
+    folder: Path,
+    state: State,
+    units: Sequence[Unit],
+    encoder: Encoder,
+    tell: Tell,
+) -> State:
+    _check_inputs(options, state, units)
+    batches = filling.read(units, state.reached, options.reading)
+    return filling.fill(
+        folder,
+        state,
+        filling.encoded(batches, encoder),
+        encoder,
+        kind=Kind.TEXT,
+        stage="tokenizing",
+        total=_total(options, units),
+        inputs=Digest(units).up_to,
+        tell=tell,
+    )
+
+
+def _pair(
+    options: Options,
+    folder: Path,
+    state: State,
+    units: Sequence[Unit],
+    encoder: Encoder,
+    tell: Tell,
+) -> State:
+    assert options.pairs is not None
+    below = folder / DOCUMENTS_FOLDER
+    begun = State(options=state.options, tokenizer_sha256=state.tokenizer_sha256)
+    texts_state = unfinished.load(below, options.identity) or begun
+    if not texts_state.done:
+        below.mkdir(exist_ok=True)
+        texts_state = _tokenize(options, below, texts_state, units, encoder, tell)
+    _check_inputs(options, texts_state, units)
+    spots = Spots(Source(below, below.name), cut=options.pairs)
+
+    def batches() -> Iterator[Batch]:
+        for first in range(state.reached.record, len(spots), BATCH_PAIRS):
+            last = min(first + BATCH_PAIRS, len(spots))
+            made = pairs.triples(spots, encoder, seed=options.seed, first=first, last=last)
+            documents = [tokens for triple in made for tokens in triple]
+            # of the input everything is read; what counts on is the pair
+            yield Batch(documents, texts_state.reached.model_copy(update={"record": last}), last)
+
+    return filling.fill(
+        folder,
+        state,
+        batches(),
+        encoder,
+        kind=Kind.PREFERENCE,
+        stage="pairing",
+        total=len(spots),
+        inputs=lambda _: texts_state.inputs,
+        tell=tell,
+    )
+
+
+def _check_inputs(options: Options, state: State, units: Sequence[Unit]) -> None:
+    if state.inputs and state.inputs != Digest(units).up_to(state.reached.unit):
+        raise failures.user_error(
+            f'"{options.output}": files that were read for it are others now, or changed since: '
+            "restore them, or start anew with --fresh"
+        )
+
+
+def _total(options: Options, units: Sequence[Unit]) -> int:
+    total = sum(unit.num_bytes for unit in units)
+    return total if options.limit_bytes is None else min(total, options.limit_bytes)
+
+
+def parse_pairs(text: str | None) -> tuple[int, int] | None:
+    """Tokens of a prompt and of a completion, as --pairs spells them."""
+    if text is None:
+        return None
+    prompt, _, completion = text.partition(":")
+    if not (prompt.isdigit() and completion.isdigit() and int(prompt) and int(completion)):
+        raise failures.user_error(f'--pairs "{text}": write PROMPT:COMPLETION, for example 64:64')
+    return int(prompt), int(completion)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m curriculum_trainer.prepare",
-        description="Turn text files into one source of token shards.",
+        description="Turn text, JSON lines and Parquet into one source of token shards.",
     )
     parser.add_argument(
         "--input",
+        dest="inputs",
         nargs="+",
         required=True,
         metavar="PATH",
@@ -135,29 +294,25 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR|train:VOCAB",
         help="a tokenizer's folder, or train a BPE one on the input into tokenizer/ beside OUTPUT",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="the source's folder")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="the source's folder"
+    )
     parser.add_argument("--pattern", default="*.py", help="which files of a folder (%(default)s)")
+    parser.add_argument("--field", default="text", help="of JSON lines (%(default)s)")
+    parser.add_argument("--column", default="text", help="of Parquet (%(default)s)")
     parser.add_argument(
         "--join", action="store_true", help="join each folder's files to one long document"
     )
     parser.add_argument(
-        "--pairs",
-        type=_cut,
-        metavar="PROMPT:COMPLETION",
-        help="make preference pairs of so many tokens",
+        "--pairs", metavar="PROMPT:COMPLETION", help="make preference pairs of so many tokens"
     )
     parser.add_argument(
         "--limit-bytes", type=int, metavar="N", help="stop after about so much text"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the wrong continuations")
+    parser.add_argument("--skip-bad", action="store_true", help="leave bad records out")
+    parser.add_argument("--fresh", action="store_true", help="replace what the output holds")
     return parser
-
-
-def _cut(text: str) -> tuple[int, int]:
-    prompt, _, completion = text.partition(":")
-    if not (prompt.isdigit() and completion.isdigit() and int(prompt) and int(completion)):
-        raise argparse.ArgumentTypeError(f'"{text}" is not PROMPT:COMPLETION, for example 64:64')
-    return int(prompt), int(completion)
 
 
 if __name__ == "__main__":

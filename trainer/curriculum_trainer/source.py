@@ -23,6 +23,8 @@ from curriculum_trainer import failures
 INDEX_FILE = "index.json"
 DOCUMENTS_FILE = "documents.bin"
 TOKENIZER_FILE = "tokenizer.json"
+PIECES_PER_PAIR = 3
+"""Prompt, chosen and rejected: documents of a source that make one pair."""
 
 
 class Kind(StrEnum):
@@ -60,7 +62,7 @@ class Source:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.name = name
-        self.index = _index(folder)
+        self.index = read_index(folder)
         for file in (*self.index.token_files, self.index.document_file):
             _check_size(folder / file.name, file.bytes)
         self.offsets = _mapped(folder / DOCUMENTS_FILE, "<i8")
@@ -107,7 +109,8 @@ def _mapped(path: Path, dtype: Any) -> NDArray[Any]:
     return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
 
 
-def _index(folder: Path) -> Index:
+def read_index(folder: Path) -> Index:
+    """What a source's folder holds, by its own account."""
     path = folder / INDEX_FILE
     try:
         return Index.model_validate(json.loads(path.read_text()))
@@ -138,7 +141,7 @@ def _check_counts(source: Source) -> None:
             f'"{source.folder}" holds {held} tokens in {len(source.offsets) - 1} documents, its '
             f"index says {index.tokens} in {index.documents}; prepare the source again"
         )
-    if index.kind is Kind.PREFERENCE and index.documents % 3:
+    if index.kind is Kind.PREFERENCE and index.documents % PIECES_PER_PAIR:
         raise failures.data_error(
             f'"{source.folder}": {index.documents} documents are not prompt, chosen and rejected '
             "in threes; prepare the source again"

@@ -1,7 +1,7 @@
 """The tokenizer: trained here as a byte-level BPE, or any Hugging Face folder's. No torch."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -22,14 +22,26 @@ class Encoder:
             raise failures.data_error(
                 f'no "{TOKENIZER_FILE}" in "{folder}": name a tokenizer\'s folder, or train:VOCAB'
             )
-        self.tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self.tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no narrower class
+            raise failures.data_error(f'"{path}" is no tokenizer: {error}') from error
+        # many published tokenizers are set to cut or fill up texts, as chat models need it
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
         self.sha256 = manifest.sha256(path)
-        self.vocab_size: int = self.tokenizer.get_vocab_size()
+        # numbers may have holes: what counts is the highest
+        self.vocab_size: int = max(self.tokenizer.get_vocab().values()) + 1
         self.end = self._end(folder)
 
     def encode(self, text: str) -> list[int]:
         """A text's tokens, without any special token."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Each text's tokens; several texts at once, on all cores."""
+        encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [one.ids for one in encoded]
 
     def decode(self, tokens: list[int]) -> str:
         """The text of tokens."""
@@ -60,8 +72,6 @@ def train(texts: Iterable[str], *, vocab_size: int, folder: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / TOKENIZER_FILE))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_TOKEN,
@@ -69,4 +79,8 @@ def train(texts: Iterable[str], *, vocab_size: int, folder: Path) -> None:
         "pad_token": END_TOKEN,
         "clean_up_tokenization_spaces": False,
     }
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n")
+    part = folder / f".tmp-{TOKENIZER_FILE}"
+    tokenizer.save(str(part))
+    part.rename(folder / TOKENIZER_FILE)
