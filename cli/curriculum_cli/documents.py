@@ -1,17 +1,23 @@
 """YAML files to the API's documents, without a cluster."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
-from curriculum_api.wire import API_VERSION
+from curriculum_api.wire import API_VERSION, problems
 from curriculum_operator import observe, project
+
+T = TypeVar("T")
 
 CREATED = "1970-01-01T00:00:00Z"
 """Stands where the API server would put a time."""
+
+NO_UID = "00000000-0000-0000-0000-000000000000"
+"""Stands where the API server would put a UID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +44,24 @@ def read(files: Iterable[Path]) -> Documents:
             for document in _of_kind(ours, "TrainingCurriculum")
         ),
         classes={
-            document["metadata"]["name"]: project.accelerator_class(document)
+            found.name: found
             for document in _of_kind(ours, "AcceleratorClass")
+            for found in (_read(document, project.accelerator_class),)
         },
         pools={
-            document["metadata"]["name"]: project.rented_pool(document)
+            found.name: found
             for document in _of_kind(ours, "RentedPool")
+            for found in (_read(document, project.rented_pool),)
         },
     )
+
+
+def _read(document: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        return read(document)
+    except ValidationError as error:
+        name = document["metadata"].get("name", "")
+        raise ValueError(f'cannot read {document["kind"]} "{name}": {problems(error)}') from error
 
 
 def _load(file: Path) -> Iterable[dict[str, Any]]:
@@ -56,7 +72,7 @@ def _load(file: Path) -> Iterable[dict[str, Any]]:
     for document in documents:
         if document is None:
             continue
-        if not isinstance(document, dict) or "metadata" not in document:
+        if not isinstance(document, dict) or not isinstance(document.get("metadata"), dict):
             raise ValueError(f'"{file}" holds a document that is no Kubernetes object')
         yield document
 
@@ -68,7 +84,7 @@ def _of_kind(documents: Sequence[dict[str, Any]], kind: str) -> Iterable[dict[st
 def _as_stored(document: dict[str, Any]) -> dict[str, Any]:
     metadata = {
         "namespace": "default",
-        "uid": "00000000-0000-0000-0000-000000000000",
+        "uid": NO_UID,
         "generation": 1,
         "resourceVersion": "0",
         "creationTimestamp": CREATED,

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from curriculum_api.wire import Precision, State
 from curriculum_cli import data
 
 app = typer.Typer(
@@ -42,6 +43,71 @@ def render(
     except (OSError, ValueError) as error:
         typer.echo(f"curriculum render: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+@app.command()
+def run(
+    filename: Files,
+    phase: Annotated[
+        str,
+        typer.Option(
+            help="Only this phase, from the verified checkpoint of the one before, or else fresh."
+        ),
+    ] = "",
+    data: Annotated[Path, typer.Option(help="Folder that stands for the data volume.")] = Path(
+        "data"
+    ),
+    checkpoints: Annotated[
+        Path, typer.Option(help="Folder that stands for the checkpoints volume.")
+    ] = Path("checkpoints"),
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Training processes per phase; one per visible GPU, on a CPU one, if absent.",
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Train every phase in this precision instead.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,VALUE",
+            help="Try these values of a field of --phase, or of the first phase, for example"
+            " optimizer.learningRate=1e-3,3e-3; repeat it for a grid.",
+        ),
+    ] = None,
+) -> None:
+    """Train on this machine, with no cluster: the same phases, data and checkpoints.
+
+    All nodes of a phase collapse onto this machine; the global batch stays as it is. Classes and
+    pools are not needed: of a class in the files only gpusPerNode counts, where a phase leaves it
+    and globalBatchTokens out. Checkpoints lie below a UID made of namespace and name, so the same
+    command goes on where it stopped, and passes over what is finished and verified.
+
+    Exit code 0: all succeeded; 1: a phase failed; 2: the files cannot be read or are invalid;
+    130: interrupted, and saved.
+    """
+    from curriculum_cli import documents, local, machine, running
+    from curriculum_cli.screen import Screen
+
+    here = local.Here(
+        data=data,
+        checkpoints=checkpoints,
+        gpus=machine.gpus(),
+        processes=processes,
+        precision=precision,
+    )
+    try:
+        machine.check()
+        state = running.run(
+            documents.read(filename), here, only=phase, sweeps=sweep or (), screen=Screen()
+        )
+    except (OSError, ValueError) as error:
+        typer.echo(f"curriculum run: {error}", err=True)
+        raise typer.Exit(2) from error
+    raise typer.Exit({State.SUCCEEDED: 0, State.SUSPENDED: 130}.get(state, 1))
 
 
 @app.command()
