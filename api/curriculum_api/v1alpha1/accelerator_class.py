@@ -74,6 +74,12 @@ class AcceleratorClassSpec(Wire):
     shared_memory_gib: Annotated[int, Field(alias="sharedMemoryGiB", ge=1, le=4096)] = 8
     """Size of /dev/shm in GiB; on unified memory it draws on the same memory."""
 
+    checkpoint_bandwidth_mbps: Annotated[
+        int, Field(alias="checkpointBandwidthMBps", ge=1, le=1_000_000)
+    ] = 500
+    """Megabytes a second at which one of these nodes writes checkpoints; a pod's grace time at its
+    end follows from it and the model's size."""
+
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
     """Taints of these nodes that pods tolerate."""
 

@@ -7,7 +7,7 @@ from curriculum_api import run as contract
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_operator import fabric, names, observe, project
-from curriculum_operator.build import meta, pod, run
+from curriculum_operator.build import grace, meta, pod, run
 
 
 def pytorchjob(
@@ -119,7 +119,7 @@ def _pod_template(
     node_selector = dict(pool.spec.node_selector) if pool else {}
     spec: meta.Object = {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": run.GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace.seconds(curriculum.spec.model, kind),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod.pod_security(),

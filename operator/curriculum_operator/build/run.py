@@ -7,10 +7,7 @@ from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_api.wire import API_VERSION
 from curriculum_operator import check, names, observe
-from curriculum_operator.build import meta
-
-GRACE_SECONDS = 120
-"""Between SIGTERM and SIGKILL: a finished step and a saved checkpoint must fit in."""
+from curriculum_operator.build import grace, meta
 
 RUN_FILE = PurePosixPath(run.RUN_PATH).name
 
@@ -83,7 +80,7 @@ def phase_run(
         gate=_gate(phase),
         deadline_seconds=phase.active_deadline_seconds,
         seed=spec.seed,
-        grace_seconds=GRACE_SECONDS,
+        grace_seconds=grace.seconds(spec.model, kind),
     )
 
 
