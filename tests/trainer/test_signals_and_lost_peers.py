@@ -5,13 +5,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from curriculum_api.run import PhaseResult, PhaseRun
 from curriculum_trainer import manifest, result
+from curriculum_trainer.stop import Stop
+from curriculum_trainer.tensorfile import TensorFile
 
+from .arming import arm, before
 from .phases import Launched, Phases
 
 pytestmark = pytest.mark.trainer
@@ -19,19 +24,28 @@ pytestmark = pytest.mark.trainer
 MANY_STEPS = 1_000_000
 PATIENCE_SECONDS = 120
 
+DEADLINE_SECONDS = 15
+"""Long enough to load and train a few steps on a busy machine."""
+
+SLOW_SECONDS = 2
+
 
 def _endless(phases: Phases, **changes: object) -> PhaseRun:
     return phases.run("endless", steps=MANY_STEPS, checkpoint={"every_steps": 1}, **changes)
 
 
-def _await_step(run: PhaseRun, step: int) -> None:
+def _await(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        newest = next(manifest.steps(result.phase_folder(run)), (0, None))
-        if newest[0] >= step:
+        if condition():
             return
         time.sleep(0.05)
-    raise AssertionError(f"step {step} did not come in {PATIENCE_SECONDS} s")
+    raise AssertionError(f"it did not come about in {PATIENCE_SECONDS} s")
+
+
+def _await_step(run: PhaseRun, step: int) -> None:
+    folder = result.phase_folder(run)
+    _await(lambda: any(number >= step for number, _ in manifest.steps(folder)))
 
 
 def _two_pods(phases: Phases, run: PhaseRun) -> list[Launched]:
@@ -86,6 +100,89 @@ def test_a_sigterm_that_reaches_one_pod_ends_all_at_one_step(phases: Phases) -> 
     assert first.outcome == second.outcome == "Preempted"
     assert first.step == second.step
     manifest.verify(phases.folder(run, first.step))
+
+
+def test_a_sigterm_during_a_write_waits_for_it_and_saves_once_more(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def action(_run: PhaseRun) -> None:
+        asked = threading.Event()
+        before(Stop, "_ask", asked.set)
+        before(TensorFile, "finish", lambda: asked.wait(PATIENCE_SECONDS))
+
+    arm(monkeypatch, action)
+    run = phases.run("endless", steps=MANY_STEPS, checkpoint={"every_steps": 2, "keep_last": 9})
+    pod = phases.start(run, "pod")
+    _await(lambda: (result.phase_folder(run) / ".tmp-1-2" / manifest.MODEL_FILE).exists())
+    os.kill(pod.pid, signal.SIGTERM)
+    code, ended = pod.ended()
+
+    assert (code, ended.outcome) == (75, "Preempted")
+    assert ended.checkpoint is not None
+    assert ended.checkpoint.step == ended.step > 2
+    assert f"SIGTERM: saved at step {ended.step}" in ended.message
+    for step in (2, ended.step):
+        manifest.verify(phases.folder(run, step))
+
+
+def test_a_save_that_outlasts_the_grace_time_costs_only_itself(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def action(run: PhaseRun) -> None:
+        never, first = threading.Event(), phases.folder(run, 1)
+        before(TensorFile, "finish", lambda: first.exists() and never.wait(PATIENCE_SECONDS))
+
+    arm(monkeypatch, action)
+    run = _endless(phases, grace_seconds=4)
+    pod = phases.start(run, "pod")
+    _await_step(run, 1)
+    os.kill(pod.pid, signal.SIGTERM)
+    code, ended = pod.ended()
+
+    assert (code, ended.outcome) == (75, "Preempted")
+    assert "did not finish its step and save within 1 s of SIGTERM" in ended.message
+    assert ended.checkpoint is not None
+    assert ended.checkpoint.step == 1
+    manifest.verify(phases.folder(run, 1))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_deadline_is_met_with_a_complete_checkpoint(phases: Phases, processes: int) -> None:
+    run = phases.run(
+        "endless", steps=MANY_STEPS, deadline_seconds=DEADLINE_SECONDS, processes_per_node=processes
+    )
+    began = time.time()
+    code, ended = phases.start(run, "pod").ended()
+
+    assert (code, ended.outcome) == (75, "Preempted")
+    assert f"its deadline of {DEADLINE_SECONDS} s leaves no time" in ended.message
+    assert f"saved at step {ended.step}" in ended.message
+    assert ended.checkpoint is not None
+    assert ended.checkpoint.step == ended.step > 1
+    path = phases.folder(run, ended.step) / manifest.MANIFEST_FILE
+    assert path.stat().st_mtime <= began + DEADLINE_SECONDS
+    manifest.verify(path.parent)
+
+
+def test_time_is_kept_for_the_save_that_was_measured(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def action(_run: PhaseRun) -> None:
+        before(TensorFile, "finish", lambda: time.sleep(SLOW_SECONDS))
+
+    arm(monkeypatch, action)
+    limit = DEADLINE_SECONDS + 4 * SLOW_SECONDS
+    run = phases.run(
+        "endless", steps=MANY_STEPS, deadline_seconds=limit, checkpoint={"every_steps": 1}
+    )
+    began = time.time()
+    code, ended = phases.start(run, "pod").ended()
+
+    assert (code, ended.outcome) == (75, "Preempted")
+    assert ended.checkpoint is not None
+    assert ended.checkpoint.step == ended.step > 1
+    path = phases.folder(run, ended.step) / manifest.MANIFEST_FILE
+    assert path.stat().st_mtime <= began + limit
 
 
 def test_a_killed_worker_is_the_cause_and_its_peer_lost_the_fabric(phases: Phases) -> None:

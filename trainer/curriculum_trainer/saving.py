@@ -31,6 +31,9 @@ ASSUMED_BYTES_PER_SECOND = 100e6
 HASTE = 1.25
 """How much longer than the last one the next write may take."""
 
+MARGIN_SECONDS = 3.0
+"""Of every save: flushes, the manifest, the rename and the result cost time whatever the size."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -109,7 +112,7 @@ class Saver:
         left = 0.0
         if self._writing_since is not None:
             left = max(0.0, self._writing_since + self._write_seconds - time.monotonic())
-        return HASTE * (left + self._stall_seconds + self._write_seconds)
+        return MARGIN_SECONDS + HASTE * (left + self._stall_seconds + self._write_seconds)
 
     def _start(self, head: Manifest, tensors: Iterator[torch.Tensor]) -> Future[Written]:
         if self._has_room():
