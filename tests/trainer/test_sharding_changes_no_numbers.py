@@ -3,16 +3,9 @@
 import math
 from typing import Any, cast
 
-import numpy as np
 import pytest
-import torch
-from numpy.typing import NDArray
 
-from curriculum_api.run import PhaseRun
-from curriculum_trainer import batch, begin, collective
-from curriculum_trainer.begin import Work
-from curriculum_trainer.result import Reached
-
+from .gradients import assert_same_gradients
 from .phases import SEQUENCE_PARALLEL, Phases, steps_of
 
 pytestmark = pytest.mark.trainer
@@ -27,43 +20,6 @@ LAYOUTS = [
 ]
 
 
-def _gradients(run: PhaseRun) -> tuple[float, dict[str, NDArray[np.float32]]]:
-    """Loss and gradients of the first step, as the update would see them."""
-    place = collective.place()
-    device = collective.device(place)
-    collective.join(device, place)
-    work = begin.prepare(run, place, device, Reached())
-    parts = batch.micro_batches(work.mixture, work.layout, step=0, device="cpu")
-    (weight,) = collective.total([sum(map(work.objective.weight, parts))], device=device)
-    loss = 0.0
-    for part in parts:
-        scores = work.sharding.scores(*part.inputs, last=part is parts[-1])
-        share = work.objective.share(scores, part)
-        work.sharding.backward(share.surrogate * place.world_size / weight)
-        loss += share.loss / weight
-    (loss,) = collective.total([loss], device=device)
-    return loss, {name: _gradient(work, name).numpy() for name, _ in work.sharding.names()}
-
-
-def _gradient(work: Work, name: str) -> torch.Tensor:
-    parameter = work.sharding._parameters[name]  # type: ignore[attr-defined]
-    if work.run.strategy == "DDP":
-        return parameter.grad.clone()
-    from deepspeed.utils import safe_get_full_grad
-
-    return safe_get_full_grad(parameter)
-
-
-def _assert_same_gradients(phases: Phases, alone: PhaseRun, spread: PhaseRun) -> None:
-    (expected_loss, expected), *_ = phases.together(alone, _gradients)
-    answers = phases.together(spread, _gradients)
-    for loss, gradients in answers:
-        assert math.isclose(loss, expected_loss, rel_tol=1e-6)
-        for name, gradient in gradients.items():
-            error = np.linalg.norm(gradient - expected[name]) / np.linalg.norm(expected[name])
-            assert error < 1e-6, (name, error)
-
-
 @pytest.mark.parametrize(
     "layout",
     [
@@ -76,7 +32,7 @@ def test_gradients_of_packed_documents_equal_a_single_process(
     phases: Phases, layout: dict[str, Any]
 ) -> None:
     data = [{"source": "short", "weight": 1}]
-    _assert_same_gradients(
+    assert_same_gradients(
         phases, phases.run("alone", data=data), phases.run("spread", data=data, **layout)
     )
 
@@ -84,7 +40,7 @@ def test_gradients_of_packed_documents_equal_a_single_process(
 def test_gradients_are_right_where_data_and_sequence_parallel_meet(phases: Phases) -> None:
     data = [{"source": "short", "weight": 1}]
     layout: dict[str, Any] = {"processes_per_node": 4, "sequence_parallel": 2, "strategy": "ZeRO3"}
-    _assert_same_gradients(
+    assert_same_gradients(
         phases, phases.run("alone", data=data), phases.run("spread", data=data, **layout)
     )
 
@@ -99,7 +55,7 @@ def test_gradients_of_dpo_equal_a_single_process(trained: Phases) -> None:
     }
     alone = trained.after(first, "dpo-alone", **changes)
     spread = trained.after(first, "dpo-spread", **changes, **SEQUENCE_PARALLEL)
-    _assert_same_gradients(trained, alone, spread)
+    assert_same_gradients(trained, alone, spread)
 
 
 def test_losses_and_norms_agree_over_all_layouts(

@@ -21,6 +21,7 @@ from curriculum_trainer import (
     collective,
     failures,
     manifest,
+    memory,
     model,
     reference,
     result,
@@ -75,6 +76,9 @@ def prepare(run: PhaseRun, place: Place, device: Device, reached: Reached) -> Wo
         world_size=place.world_size, degree=run.sequence_parallel, rank=place.rank
     )
     sequence_parallel.register(group)
+    if place.leads:
+        for remark in memory.remarks(run, device_kind=device.kind):
+            print(remark, flush=True)
     digest = config_digest(run)
     own = collective.from_leader(lambda: _own_checkpoint(run, digest), place)
 
@@ -115,7 +119,7 @@ def config_digest(run: PhaseRun) -> str:
     """
     fields = {
         "model", "tokenizer", "objective", "context_length", "global_batch_tokens", "precision",
-        "optimizer", "data", "dpo_beta", "seed", "init_digest",
+        "optimizer", "data", "dpo_beta", "rope", "seed", "init_digest",
     }  # fmt: skip
     text = json.dumps(run.model_dump(mode="json", include=fields), sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
@@ -149,7 +153,13 @@ def _sharded(
     decoder = model.build(run, model_config, weights=origin.folder is None)
     if origin.folder is not None:
         checkpoint.load_weights(decoder, origin.folder)
-    scores = model.TokenScores(decoder, precision=run.precision, device_type=device.kind)
+    memory.arrange(decoder, run, device_kind=device.kind)
+    scores = model.TokenScores(
+        decoder,
+        precision=run.precision,
+        device_type=device.kind,
+        tile_tokens=run.memory.tile_tokens,
+    )
     made = sharding.shard(scores, run, device=device, passes=passes)
     if origin.folder is not None and origin.manifest is not None:
         steps = origin.manifest.optimizer_steps

@@ -8,23 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from curriculum_api.presets import PRESETS
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Precision
-from curriculum_trainer import failures, sequence_parallel
-from curriculum_trainer.data import IGNORED
+from curriculum_trainer import failures, memory, rope, sequence_parallel
 from curriculum_trainer.source import TOKENIZER_FILE
+from curriculum_trainer.tiling import Head
 
 
 class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
     """A decoder that answers with the log-probability of every target, FP32; 0 where ignored."""
 
-    def __init__(self, decoder: Any, *, precision: Precision, device_type: str) -> None:
+    def __init__(
+        self, decoder: Any, *, precision: Precision, device_type: str, tile_tokens: int
+    ) -> None:
         super().__init__()
         self.decoder = decoder
+        decoder.set_output_embeddings(Head(decoder.get_output_embeddings(), tokens=tile_tokens))
+        # a decoder that was read from a folder comes in evaluation mode, one that was made does not
+        decoder.train()
         self._bf16 = precision is Precision.BF16
         self._device_type = device_type
 
@@ -38,27 +43,24 @@ class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
         """Scores of shape [rows, part of the sequence]."""
         # inside the module, because DeepSpeed switches off an autocast that encloses its engine
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self._bf16):
-            logits = self.decoder(
+            hidden = self.decoder.get_decoder()(
                 input_ids=tokens,
                 position_ids=positions,
                 use_cache=False,
                 document_lengths=lengths,
-            ).logits
-        loss = functional.cross_entropy(
-            logits.float().flatten(0, 1),
-            targets.flatten(),
-            ignore_index=IGNORED,
-            reduction="none",
-        )
-        return -loss.view_as(targets)
+            ).last_hidden_state
+            return self.decoder.get_output_embeddings()(hidden, targets)
 
 
 def config(run: PhaseRun) -> Any:
     """The model's configuration, with positions enough for this phase's context."""
     made = _config(run)
+    rope.apply(run, made)
     if made.max_position_embeddings < run.context_length:
         made.max_position_embeddings = run.context_length
     _check(run, made)
+    _check_head(made)
+    memory.check(run)
     return made
 
 
@@ -146,3 +148,32 @@ def _check(run: PhaseRun, made: Any) -> None:
             f'model type "{made.model_type}" with a sliding window or soft-capped logits is not '
             "trained here: choose full attention"
         )
+
+
+def _check_head(made: Any) -> None:
+    """Refuse a decoder that does more from its last block to its logits than one matrix.
+
+    Scores are computed from the head alone, tile by tile; a scale or a soft cap around it would
+    be lost without a word. Found out on tensors without storage: are they the very same objects.
+    """
+    with torch.device("meta"):
+        decoder = AutoModelForCausalLM.from_config(made)
+        hidden = torch.zeros(1, 1, made.hidden_size)
+        head = decoder.get_output_embeddings()
+        seen: list[torch.Tensor] = []
+        if isinstance(head, torch.nn.Linear):
+            head.register_forward_hook(lambda _module, given, out: seen.extend([*given, out]))
+            base = decoder.get_decoder()
+            base.forward = lambda **_: MoeModelOutputWithPast(last_hidden_state=hidden)
+            logits = decoder(input_ids=torch.zeros(1, 1, dtype=torch.long)).logits
+            if len(seen) == 2 and seen[1] is logits and _root(seen[0]) is hidden:
+                return
+    raise failures.user_error(
+        f'model type "{made.model_type}" changes its logits around the head (a scale or a soft '
+        "cap), which is not trained here: choose another"
+    )
+
+
+def _root(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor that this one is a view of, or itself."""
+    return tensor if tensor._base is None else tensor._base

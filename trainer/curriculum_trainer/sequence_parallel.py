@@ -50,6 +50,8 @@ def register(group: Any) -> None:
     """Make `NAME` an attention implementation whose ranks are those of `group`."""
     degree = dist.get_world_size(group) if group is not None else 1
 
+    # the lengths of documents change with every row, and compiled code would be made anew for each
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch is untyped here
     def attend(
         _module: Any,
         query: torch.Tensor,
@@ -80,16 +82,16 @@ def _within_documents(
     lengths: tuple[tuple[int, ...], ...],
     scaling: float | None,
 ) -> torch.Tensor:
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    grouped = query.shape[1] != key.shape[1]
     rows = []
     for number, row in enumerate(lengths):
         parts = zip(
             *(x[number : number + 1].split(row, dim=2) for x in (query, key, value)), strict=True
         )
         attended = [
-            functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+            functional.scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped
+            )
             for q, k, v in parts
             if q.shape[2]
         ]

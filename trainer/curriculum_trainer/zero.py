@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Strategy
+from curriculum_trainer import memory
 from curriculum_trainer.precision import Device
 from curriculum_trainer.sharding import adamw, allocate
 
@@ -50,12 +51,20 @@ def _leave_out_muon() -> None:
 
 
 def _settings(run: PhaseRun, *, stage: int, passes: int, micro_batch: int) -> dict[str, Any]:
+    sharded: dict[str, Any] = {"stage": stage, "contiguous_gradients": True}
+    place = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if run.memory.offload_optimizer:
+        sharded["offload_optimizer"] = place
+    if run.memory.offload_parameters:
+        sharded["offload_param"] = place
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": passes,
         "gradient_clipping": run.optimizer.clip_norm,
-        "zero_optimization": {"stage": stage, "contiguous_gradients": True},
+        "zero_optimization": sharded,
         "zero_allow_untested_optimizer": True,
+        # its own CPU Adam is compiled at the first start, and is another arithmetic than torch's
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31,
     }
 
@@ -67,6 +76,13 @@ class Zero:
         deepspeed = deepspeed_on(device.kind)
         deepspeed.init_distributed(device.backend, dist_init_required=False, verbose=False)
         self._stage = _STAGES[run.strategy]
+        if self._stage == 3:
+            # a cast of every gathered weight would stay until the end of the forward pass
+            torch.set_autocast_cache_enabled(False)
+            if run.memory.tiled_mlp:
+                # gathered once for all tiles, not once for each
+                for mlp in memory.mlps(module.decoder):
+                    deepspeed.utils.set_z3_leaf_module(mlp, True)
         shapes = [(name, tuple(p.shape)) for name, p in module.decoder.named_parameters()]
         self._names = shapes
         self._parameters = dict(module.decoder.named_parameters())
