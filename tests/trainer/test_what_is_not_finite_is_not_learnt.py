@@ -1,4 +1,4 @@
-"""What is not finite on one rank is skipped by all, and never reaches a weight."""
+"""What is not finite on one rank is skipped by all ranks, and never reaches a weight."""
 
 import json
 import math

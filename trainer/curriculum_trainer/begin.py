@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from curriculum_trainer import (
     checkpoint,
     collective,
     failures,
+    gate,
     manifest,
     memory,
     model,
@@ -32,6 +34,7 @@ from curriculum_trainer.batch import Layout
 from curriculum_trainer.checkpoint import Found
 from curriculum_trainer.collective import Place
 from curriculum_trainer.data import Mixture
+from curriculum_trainer.evaluate import Evaluation
 from curriculum_trainer.objective import DirectPreference, NextToken, Objective
 from curriculum_trainer.precision import Device
 from curriculum_trainer.result import Reached
@@ -50,6 +53,7 @@ class Work:
     mixture: Mixture
     sharding: Sharding
     objective: Objective
+    evaluation: Evaluation | None
     model_config: Any
     config_digest: str
 
@@ -66,11 +70,22 @@ class Work:
                 shutil.copyfile(path, target / path.name)
 
 
-def prepare(run: PhaseRun, place: Place, device: Device, reached: Reached) -> Work:
+def prepare(
+    run: PhaseRun,
+    place: Place,
+    device: Device,
+    reached: Reached,
+    *,
+    beat: Callable[[], None] = lambda: None,
+) -> Work:
     """Load or make everything; sets `reached` where the phase goes on."""
     layout = batch.layout(run, rank=place.rank)
     mixture = Mixture(run)
     _check_tokenizer(run, mixture)
+    gate.check(run)
+    evaluation = Evaluation(run, layout, place, device) if run.evaluation else None
+    if evaluation is not None:
+        _check_tokenizer(run, evaluation.mixture)
     model_config = model.config(run)
     group = sequence_parallel.sequence_group(
         world_size=place.world_size, degree=run.sequence_parallel, rank=place.rank
@@ -96,6 +111,11 @@ def prepare(run: PhaseRun, place: Place, device: Device, reached: Reached) -> Wo
             made = initial()
             known = reference.compute(run, mixture, layout, made, device=device, config=digest)
         goal = DirectPreference(known, beta=run.dpo_beta, layout=layout, group=group)
+    if evaluation is not None:
+        known_by = f"{digest} {run.init_digest} {run.evaluation}"
+        if not evaluation.recall(known_by):
+            made = made or initial()
+            evaluation.measure_before(made, known_by, beat=beat)
     if own.folder is not None and own.manifest is not None:
         reached.resume(own.manifest, result.ref(run, own.folder, own.manifest))
         made = start(own)
@@ -107,6 +127,7 @@ def prepare(run: PhaseRun, place: Place, device: Device, reached: Reached) -> Wo
         mixture=mixture,
         sharding=made or initial(),
         objective=goal,
+        evaluation=evaluation,
         model_config=model_config,
         config_digest=digest,
     )

@@ -39,8 +39,12 @@ class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
         positions: torch.Tensor,
         targets: torch.Tensor,
         lengths: tuple[tuple[int, ...], ...],
+        hits: bool = False,
     ) -> torch.Tensor:
-        """Scores of shape [rows, part of the sequence]."""
+        """Scores of shape [rows, part of the sequence].
+
+        With `hits`, instead: 1 where the target is the likeliest token, else 0.
+        """
         # inside the module, because DeepSpeed switches off an autocast that encloses its engine
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self._bf16):
             hidden = self.decoder.get_decoder()(
@@ -49,7 +53,7 @@ class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
                 use_cache=False,
                 document_lengths=lengths,
             ).last_hidden_state
-            return self.decoder.get_output_embeddings()(hidden, targets)
+            return self.decoder.get_output_embeddings()(hidden, targets, hits)
 
 
 def config(run: PhaseRun) -> Any:

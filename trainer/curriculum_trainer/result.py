@@ -46,6 +46,7 @@ class Reached:
     loss_last: float | None = None
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    evaluation: dict[str, float] = field(default_factory=dict)
     checkpoint: CheckpointRef | None = None
     pending: Future[Written] | None = None
     """The checkpoint that is being written, on the leading process."""
@@ -105,6 +106,7 @@ def build(run: PhaseRun, reached: Reached, *, outcome: Outcome, message: str) ->
         seconds=round(reached.seconds, 3),
         world_size=run.world_size,
         metrics=reached.metrics,
+        evaluation=reached.evaluation,
     )
 
 
@@ -113,6 +115,7 @@ def to_json(result: PhaseResult) -> str:
     finite = result.model_copy(
         update={
             "metrics": {key: value for key, value in result.metrics.items() if _finite(value)},
+            "evaluation": {k: value for k, value in result.evaluation.items() if _finite(value)},
             "loss_first": result.loss_first if _finite(result.loss_first) else None,
             "loss_last": result.loss_last if _finite(result.loss_last) else None,
         }

@@ -2,10 +2,11 @@
 listens. Only the leading process speaks."""
 
 import json
+import math
 from collections.abc import Mapping
 
 from curriculum_api.run import PhaseRun
-from curriculum_trainer import flops, metrics, result
+from curriculum_trainer import evaluate, flops, metrics, result
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
 from curriculum_trainer.journal import Journal
@@ -70,10 +71,11 @@ class Telling:
         if self._journal is not None:
             self._journal.add(reached.step, line)
 
-    def evaluated(self, figures: Mapping[str, float], text: str) -> None:
+    def evaluated(self, figures: Mapping[str, float]) -> None:
         """The phase was measured: one line for programs, one for people."""
-        self.say(json.dumps({"evaluation": figures}))
-        self.say(text)
+        known = {name: value for name, value in figures.items() if math.isfinite(value)}
+        self.say(json.dumps({"evaluation": known}))
+        self.say(evaluate.readable(self._run.phase, figures))
 
 
 def _start_line(work: Work, reached: Reached) -> str:

@@ -101,13 +101,18 @@ class Head(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.bias = linear.bias
         self._tokens = tokens
 
-    def forward(self, hidden: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
-        """The log-probability of every target, FP32; 0 where ignored."""
+    def forward(
+        self, hidden: torch.Tensor, targets: torch.Tensor | None = None, hits: bool = False
+    ) -> torch.Tensor:
+        """The log-probability of every target, FP32; 0 where ignored.
+
+        With `hits`, instead: 1 where the target is the likeliest token, else 0.
+        """
         if targets is None:
             return functional.linear(hidden, self.weight, self.bias)
         parameters = [p for p in (self.weight, self.bias) if p is not None]
         scores = tiled(
-            self._scores,
+            self._hits if hits else self._scores,
             hidden.flatten(0, 1),
             targets.flatten(),
             parameters=parameters,
@@ -120,6 +125,10 @@ class Head(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
         return -functional.cross_entropy(
             logits.float(), targets, ignore_index=IGNORED, reduction="none"
         )
+
+    def _hits(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        logits = functional.linear(hidden, self.weight, self.bias)
+        return (logits.argmax(-1) == targets).float()
 
 
 def tile_mlp(mlp: torch.nn.Module, *, tokens: int) -> None:

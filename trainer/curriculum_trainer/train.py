@@ -12,9 +12,10 @@ import time
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import batch, begin, collective, failures, metrics, precision
+from curriculum_trainer import batch, begin, collective, failures, gate, metrics, precision
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
+from curriculum_trainer.evaluate import Evaluation
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.metrics import Step
 from curriculum_trainer.progress import Progress
@@ -42,7 +43,9 @@ def train(
     telling.say(precision.choice(run, device))
     telling.stage("starting")
     collective.join(device, place)
-    work = begin.prepare(run, place, device, reached)
+    work = begin.prepare(
+        run, place, device, reached, beat=lambda: telling.stage("evaluating the start")
+    )
     telling.begin(work)
     saver = Saver(work, reached, say=telling.say)
     saved_at = time.monotonic()
@@ -148,7 +151,35 @@ def train(
             telling.stage("saved")
         if stopping and not done:
             return Outcome.PREEMPTED
+
+    # an attempt that ended between its last checkpoint and here is followed by one that only
+    # evaluates
+    if work.evaluation is not None:
+        _evaluate(work, work.evaluation, reached, telling, stop)
     return Outcome.SUCCEEDED
+
+
+def _evaluate(
+    work: Work, evaluation: Evaluation, reached: Reached, telling: Telling, stop: Stop
+) -> None:
+    """Measure the phase, and end it where it does not pass its gate."""
+
+    def beat() -> None:
+        telling.stage("evaluating")
+        (asked,) = collective.total([stop.asked], device=work.device)
+        if asked:
+            raise PhaseFailure(
+                Outcome.PREEMPTED,
+                "asked to stop while the phase was evaluated; its last checkpoint is complete, and "
+                "the next attempt evaluates that",
+            )
+
+    telling.stage("evaluating")
+    reached.evaluation = evaluation.figures(work.sharding, beat=beat)
+    telling.evaluated(reached.evaluation)
+    short = gate.failed(work.run.gate, reached.evaluation) if work.run.gate else ""
+    if short:
+        raise PhaseFailure(Outcome.GATE_FAILED, short)
 
 
 def _check_skips(

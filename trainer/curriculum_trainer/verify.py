@@ -76,14 +76,14 @@ def _last(run: PhaseRun) -> Path:
 
 
 def _add_metrics(run: PhaseRun, reached: Reached) -> None:
-    """The last step's metrics, where the trainer's own result is of the same step."""
+    """Metrics and evaluation, where the trainer's own result is of the same step."""
     try:
         document = json.loads((result.phase_folder(run) / RESULT_FILE).read_text())
         told = PhaseResult.model_validate(document)
     except (OSError, ValueError, ValidationError):
         return
     if told.step == reached.step:
-        reached.metrics = told.metrics
+        reached.metrics, reached.evaluation = told.metrics, told.evaluation
 
 
 if __name__ == "__main__":

@@ -1,0 +1,201 @@
+"""Needle in a haystack: one fact somewhere in a long text, asked for at its end.
+
+    haystack ... Secret number: river 4817. ... haystack ... Secret number: river| 4817
+                                                             what is read       | what is to follow
+
+Made of tokens, from text through the phase's own tokenizer, so any tokenizer will do: the pieces
+of a fact are encoded alone, and its question repeats the very same tokens.
+
+`python -m curriculum_trainer.needles` writes documents full of such facts and questions, for a
+phase to be trained on: long-context recipes mix in a little retrieval (Nemotron's: 1 %).
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curriculum_trainer import failures, texts
+from curriculum_trainer.data import IGNORED, Row
+from curriculum_trainer.failures import PhaseFailure
+from curriculum_trainer.shards import ShardWriter
+from curriculum_trainer.source import Kind
+from curriculum_trainer.tokenizing import Encoder
+
+OPENING = "\nSecret number:"
+CLOSING = ".\n"
+
+WORDS = (
+    "river", "stone", "cloud", "garden", "window", "paper", "silver", "music",
+    "winter", "bridge", "orange", "castle", "forest", "letter", "mirror", "ocean",
+    "pencil", "rabbit", "shadow", "ticket", "valley", "wagon", "yellow", "anchor",
+    "basket", "candle", "dragon", "engine", "feather", "guitar", "hammer", "island",
+    "jacket", "kitchen", "ladder", "marble", "needle", "office", "planet", "quarter",
+    "rocket", "saddle", "temple", "uncle", "velvet", "whistle", "button", "corner",
+)  # fmt: skip
+
+DIGITS = 4
+"""Of a number; guessing one right is as good as impossible."""
+
+GAP_TOKENS = 24
+"""Of haystack between the facts and questions of a training document, on average."""
+
+Encode = Callable[[str], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A word and its number, as tokens."""
+
+    question: tuple[int, ...]
+    answer: tuple[int, ...]
+    closing: tuple[int, ...]
+
+    @property
+    def stated(self) -> tuple[int, ...]:
+        """The fact as it stands in a text."""
+        return self.question + self.answer + self.closing
+
+
+def facts(encode: Encode, *, seed: str, count: int) -> list[Fact]:
+    """Facts about different words; the same for the same seed."""
+    chance = random.Random(seed)
+    numbers = [chance.randrange(10 ** (DIGITS - 1), 10**DIGITS) for _ in range(count)]
+    return [
+        Fact(
+            question=(*encode(OPENING), *encode(f" {word}")),
+            answer=tuple(encode(f" {number}")),
+            closing=tuple(encode(CLOSING)),
+        )
+        for word, number in zip(chance.sample(WORDS, count), numbers, strict=True)
+    ]
+
+
+def depths(count: int) -> list[float]:
+    """Where the needles of a test lie: evenly from the start of the haystack, 0, to its end, 1."""
+    return [number / (count - 1) if count > 1 else 0.5 for number in range(count)]
+
+
+def row(
+    text: NDArray[np.int64], encode: Encode, *, number: int, depth: float, seed: int, length: int
+) -> Row:
+    """Needle `number` of a test: one document of `length` tokens that predicts the answer only.
+
+    The haystack is the start of `text`, which holds `length` tokens.
+    """
+    (fact,) = facts(encode, seed=f"{seed}/needle/{number}", count=1)
+    room = length + 1 - len(fact.stated) - len(fact.question) - len(fact.answer)
+    if room < 0:
+        raise failures.user_error(
+            f"evaluation.needles: a needle and its question need {length + 1 - room} tokens, the "
+            f"context has {length}: ask no needles in so short a phase"
+        )
+    place = round(depth * room)
+    parts = (text[:place], fact.stated, text[place:room], fact.question, fact.answer)
+    tokens = np.concatenate(parts).astype(np.int64)
+    targets = np.full(length, IGNORED, np.int64)
+    targets[-len(fact.answer) :] = fact.answer
+    return Row(tokens=tokens[:-1], targets=targets, lengths=(length,))
+
+
+def documents(
+    haystack: NDArray[np.int64], encode: Encode, *, length: int, count: int, seed: int
+) -> Iterator[list[int]]:
+    """Texts of at most `length` tokens in which each fact is stated once and asked for once."""
+    for number in range(count):
+        chance = random.Random(f"{seed}/document/{number}")
+        known = facts(encode, seed=f"{seed}/facts/{number}", count=len(WORDS))
+        longest = max(len(fact.stated) for fact in known)
+        pairs = min(len(known), length // (2 * (longest + GAP_TOKENS)))
+        if not pairs:
+            raise failures.user_error(
+                f"--length {length} holds no fact and its question: give at least "
+                f"{2 * (longest + GAP_TOKENS)}"
+            )
+        # the first time that a fact comes up states it, the second asks for it
+        order = 2 * known[:pairs]
+        chance.shuffle(order)
+        room = length - sum(len(fact.stated) for fact in order)
+        places = sorted(chance.randint(0, room) for _ in order)
+        text = _cut(haystack, start=number * length, count=room).tolist()
+        made: list[int] = []
+        for fact, start, end in zip(order, [0, *places], places, strict=False):
+            made += [*text[start:end], *fact.stated]
+        yield made + text[places[-1] :]
+
+
+def _cut(haystack: NDArray[np.int64], *, start: int, count: int) -> NDArray[np.int64]:
+    """Tokens of the haystack, which begins again where it ends."""
+    places = np.arange(start, start + count) % len(haystack)
+    return haystack[places]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write one source of such documents; returns an exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        encoder = Encoder(Path(options.tokenizer))
+        haystack = _read(options.haystack, encoder, tokens=options.length * options.documents)
+        with ShardWriter(
+            Path(options.output),
+            kind=Kind.TEXT,
+            vocab_size=encoder.vocab_size,
+            tokenizer_sha256=encoder.sha256,
+        ) as writer:
+            for tokens in documents(
+                haystack,
+                encoder.encode,
+                # the end token is part of a document
+                length=options.length - 1,
+                count=options.documents,
+                seed=options.seed,
+            ):
+                writer.add([*tokens, encoder.end])
+            index = writer.finish()
+    except PhaseFailure as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    print(f"{options.output}: {index.tokens} tokens in {index.documents} documents")
+    return 0
+
+
+def _read(inputs: Sequence[str], encoder: Encoder, *, tokens: int) -> NDArray[np.int64]:
+    found: list[int] = []
+    for path in texts.find(inputs, pattern="*.*"):
+        found += encoder.encode(path.read_text(encoding="utf-8", errors="replace"))
+        if len(found) >= tokens:
+            break
+    if not found:
+        raise failures.data_error(f"no text below {', '.join(inputs)}: name another haystack")
+    return np.asarray(found, np.int64)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m curriculum_trainer.needles",
+        description="Write a source of documents that hold facts and ask for them.",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="the source's folder")
+    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="a tokenizer's folder")
+    parser.add_argument(
+        "--length", type=int, required=True, metavar="N", help="tokens of a document"
+    )
+    parser.add_argument("--documents", type=int, required=True, metavar="N", help="how many")
+    parser.add_argument(
+        "--haystack",
+        nargs="+",
+        default=[texts.STDLIB],
+        metavar="PATH",
+        help="text files and folders between the facts (%(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of facts and places")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
