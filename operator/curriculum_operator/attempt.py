@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from curriculum_api.run import PhaseResult
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_api.v1alpha1.status import PhaseStatus
 from curriculum_api.wire import Outcome
@@ -53,6 +54,9 @@ class Verdict:
 
     formed: bool = True
     """False where the gang never was whole."""
+
+    account: PhaseResult | None = None
+    """The trainer's own, where the container that ended first left one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,9 @@ def _ended_badly(attempt: Live, _now: datetime) -> Verdict | None:
     if outcome is Outcome.PREEMPTED and not asked:
         message = f"{message}; nothing in the cluster had asked it to stop"
     counts = outcome is not Outcome.PREEMPTED or not asked
-    return Verdict(outcome, f"{first.replica}: {message}", counts=counts)
+    assert first.ended is not None
+    told = account.parse(first.ended.message)
+    return Verdict(outcome, f"{first.replica}: {message}", counts=counts, account=told)
 
 
 def _spent(attempt: Live, now: datetime) -> Verdict | None:

@@ -89,7 +89,9 @@ def attempt_ended(current: Current, now: datetime) -> Decision | None:
     message = f"{current.title} ended as {verdict.outcome}: {verdict.message}"
     failures = current.status.failures + 1
     if verdict.outcome in FINAL or failures >= current.phase.max_attempts:
-        return fail(current, verdict.outcome, message, now, failures=failures)
+        return fail(
+            current, verdict.outcome, message, now, failures=failures, account=verdict.account
+        )
     return again(current, verdict, names.ATTEMPT_FAILED, message, now)
 
 

@@ -6,7 +6,7 @@ from math import isfinite
 
 from curriculum_api.run import PhaseResult
 from curriculum_api.v1alpha1.curriculum import Phase
-from curriculum_api.v1alpha1.status import Checkpoint, PhaseStatus, Result
+from curriculum_api.v1alpha1.status import Checkpoint, Metric, PhaseStatus, Result
 from curriculum_api.wire import Outcome, State
 from curriculum_operator import admit, attempt, cost, names, observe
 
@@ -15,6 +15,10 @@ FINAL = frozenset({Outcome.USER_ERROR, Outcome.DATA_ERROR, Outcome.GATE_FAILED})
 
 MESSAGE_CHARACTERS = 1024
 """What conditions, events and the status of a phase may hold."""
+
+FIGURES = 64
+FIGURE_CHARACTERS = 63
+"""What the status of a phase may hold of an evaluation: figures, and characters of a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +152,25 @@ def again(
 
 
 def fail(
-    current: Current, outcome: Outcome, message: str, now: datetime, *, failures: int
+    current: Current,
+    outcome: Outcome,
+    message: str,
+    now: datetime,
+    *,
+    failures: int,
+    account: PhaseResult | None = None,
 ) -> Decision:
-    """The phase will not be tried again."""
+    """The phase will not be tried again; what it was measured to be is kept."""
     status = ended(current, outcome, now) if current.live else current.status
-    update = {
+    update: dict[str, object] = {
         "state": State.FAILED,
         "message": message,
         "outcome": outcome,
         "failures": failures,
         "completion_time": stamp(now),
     }
+    if account is not None and account.evaluation:
+        update["result"] = _result(account)
     status = status.model_copy(update=update)
     return Decision(
         "phase_failed",
@@ -186,18 +198,28 @@ def succeed(current: Current, result: PhaseResult, now: datetime) -> Decision:
             tokens=reference.tokens,
             digest=reference.digest,
         ),
-        "result": Result(
-            world_size=result.world_size,
-            loss_first=_figure(result.loss_first),
-            loss_last=_figure(result.loss_last),
-            seconds=round(result.seconds) if isfinite(result.seconds) else 0,
-        ),
+        "result": _result(result),
     }
     message = f'Phase "{current.phase.name}" succeeded with checkpoint {reference.uri}'
     return Decision(
         "verified",
         current.status.model_copy(update=update),
         events=(Event("Normal", names.PHASE_SUCCEEDED, message),),
+    )
+
+
+def _result(account: PhaseResult) -> Result:
+    figures = [
+        Metric(name=name, value=f"{value:.6g}")
+        for name, value in account.evaluation.items()
+        if isfinite(value) and len(name) <= FIGURE_CHARACTERS
+    ]
+    return Result(
+        world_size=account.world_size,
+        loss_first=_figure(account.loss_first),
+        loss_last=_figure(account.loss_last),
+        seconds=round(account.seconds) if isfinite(account.seconds) else 0,
+        evaluation=tuple(figures[:FIGURES]),
     )
 
 

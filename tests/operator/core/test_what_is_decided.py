@@ -119,6 +119,42 @@ def test_a_verified_checkpoint_opens_the_next_phase() -> None:
     assert '"initFrom": "p/step-4"' in config_map["data"]["run.json"]
 
 
+FIGURES = {"perplexity": 10.4166666, "needle/50": 0.62}
+SHOWN = [("perplexity", "10.4167"), ("needle/50", "0.62")]
+
+
+def test_the_figures_of_an_evaluation_reach_the_status_of_a_phase_that_succeeded() -> None:
+    said = verified(evaluation=FIGURES)
+    after = VERIFYING.verification(message=said, succeeded=True).stepped()
+    kept = after.curriculum.status.phases[0].result
+    assert kept is not None
+    assert SHOWN == [(m.name, m.value) for m in kept.evaluation]
+
+
+def test_a_failed_gate_is_final_and_keeps_the_figures_it_failed_by() -> None:
+    words = "needle 0.62 of at least 0.95; perplexity rose 4.1 % of at most 2 %"
+    said = result(Outcome.GATE_FAILED, words, evaluation=FIGURES, loss_last=2.25, world_size=2)
+    gang = RUNNING.pod_ends("worker-0", code=8, message=said).pod_ends("master-0", code=75)
+    after = gang.job_fails().stepped()
+    assert (State.FAILED, Outcome.GATE_FAILED) == (after.at_hand.state, after.at_hand.outcome)
+    assert words in after.at_hand.message
+    assert after.at_hand.result is not None
+    assert ("2.25", 2) == (after.at_hand.result.loss_last, after.at_hand.result.world_size)
+    assert SHOWN == [(m.name, m.value) for m in after.at_hand.result.evaluation]
+    stalled = next(c for c in after.step().status.conditions if c.type == names.STALLED)
+    assert ("True", names.GATE_FAILED) == (stalled.status, stalled.reason)
+    assert words in stalled.message
+    assert after.step().creates == ()
+
+
+def test_more_figures_than_a_status_holds_are_cut_and_refuse_nothing() -> None:
+    many = {f"perplexity/{n}": 1.0 for n in range(100)} | {"x" * 100: 1.0}
+    after = VERIFYING.verification(message=verified(evaluation=many), succeeded=True).stepped()
+    kept = after.curriculum.status.phases[0].result
+    assert kept is not None
+    assert 64 == len(kept.evaluation)
+
+
 def _pod_of_verification(at: Scene, **fields: Any) -> Scene:
     pods = list(at.world.pods[UID])
     pods[-1] = replace(pods[-1], **fields)

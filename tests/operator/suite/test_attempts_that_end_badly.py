@@ -54,6 +54,31 @@ async def test_an_error_of_the_user_is_final(stage: Stage) -> None:
     await stage.is_calm()
 
 
+@scenario(*ON_BOTH)
+async def test_a_failed_gate_stops_the_curriculum_with_its_figures(stage: Stage) -> None:
+    words = "needle 0.62 of at least 0.95; perplexity rose 4.1 % of at most 2 %"
+    gate = Failure(
+        exit_code=EXIT_CODES[Outcome.GATE_FAILED], outcome=Outcome.GATE_FAILED, message=words
+    )
+    stage.script.plans["slm", "quality", 1] = Plan(fails={"master-0": gate, "worker-0": gate})
+    measured = {"evaluation": {"source": "held-out", "needles": 5}, "gate": {"minNeedle": "0.95"}}
+    stage.operator()
+    phases = (phase("pretrain"), phase("quality", **measured), phase("long"))
+    await stage.submit(curriculum("slm", *phases))
+    await stage.until_ended()
+    one = stage.phase("quality")
+    assert (one["state"], one["outcome"], one["attempts"]) == ("Failed", "GateFailed", 1)
+    assert one["result"]["evaluation"] == [
+        {"name": "perplexity", "value": "10.41"},
+        {"name": "needle/50", "value": "0.62"},
+    ]
+    stalled = stage.condition("Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "GateFailed")
+    assert words in stalled["message"]
+    await stage.is_calm()
+    assert [run.phase for run in stage.witness.started] == ["pretrain", "quality"]
+
+
 @scenario()
 async def test_want_of_memory_is_tried_again_up_to_max_attempts(stage: Stage) -> None:
     killed = Failure(exit_code=137, reason="OOMKilled")
