@@ -51,8 +51,8 @@ class Telling:
         """The attempt is about to take its first step."""
         self.say(_start_line(work, self._reached))
         self.stage("loaded")
+        self._cost = _cost(work)
         if self._leads:
-            self._cost = _cost(work)
             self._journal = Journal(
                 result.phase_folder(self._run), step=self._reached.step, attempt=self._run.attempt
             )
@@ -60,8 +60,6 @@ class Telling:
     def step(self, step: Step) -> None:
         """A step was done, or skipped."""
         run, reached = self._run, self._reached
-        if not self._leads:
-            return
         line = metrics.line(run, step, self._cost, number=reached.step, tokens=reached.tokens)
         self._line = {key: value for key, value in line.items() if value is not None}
         found = metrics.figures(run, step, self._cost)

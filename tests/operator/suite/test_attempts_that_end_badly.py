@@ -61,9 +61,13 @@ async def test_a_failed_gate_stops_the_curriculum_with_its_figures(stage: Stage)
         exit_code=EXIT_CODES[Outcome.GATE_FAILED], outcome=Outcome.GATE_FAILED, message=words
     )
     stage.script.plans["slm", "quality", 1] = Plan(fails={"master-0": gate, "worker-0": gate})
-    measured = {"evaluation": {"source": "held-out", "needles": 5}, "gate": {"minNeedle": "0.95"}}
+    evaluation = {"source": "held-out", "needles": 5}
     stage.operator()
-    phases = (phase("pretrain"), phase("quality", **measured), phase("long"))
+    phases = (
+        phase("pretrain"),
+        phase("quality", evaluation=evaluation, gate={"minNeedle": "0.95"}),
+        phase("long"),
+    )
     await stage.submit(curriculum("slm", *phases))
     await stage.until_ended()
     one = stage.phase("quality")
