@@ -6,7 +6,9 @@ where there is a GPU, because CUDA does not survive a fork.
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,8 @@ with warnings.catch_warnings():
     from curriculum_trainer import zero
 
     zero.deepspeed_on("cpu")
+
+from curriculum_trainer.prepare import Options
 
 from .corpus import make_corpus
 from .phases import Phases
@@ -36,6 +40,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder: tokenizer, text, short documents, preference pairs."""
     return make_corpus(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def options(data: Path, tmp_path: Path) -> Callable[..., Options]:
+    """Options of `prepare` with the corpus's tokenizer and an output of the test's own."""
+
+    def make(*inputs: Path | str, output: str = "made", **changes: Any) -> Options:
+        values: dict[str, Any] = {
+            "tokenizer": str(data / "tokenizer"),
+            "output": tmp_path / "out" / output,
+        }
+        return Options(inputs=tuple(map(str, inputs)), **(values | changes))
+
+    return make
 
 
 @pytest.fixture
