@@ -72,17 +72,35 @@ def build(run: PhaseRun, made: Any, *, weights: bool) -> Any:
     """A decoder on the CPU: the run's own weights where asked for, else drawn from the seed."""
     folder = run.model.weights
     if weights and folder is not None:
-        return AutoModelForCausalLM.from_pretrained(
-            Path(run.data_dir) / folder,
-            config=made,
-            dtype=torch.float32,
-            attn_implementation=sequence_parallel.NAME,
-            local_files_only=True,
-        )
+        return _read(Path(run.data_dir) / folder, made)
     torch.manual_seed(run.seed)
     return AutoModelForCausalLM.from_config(
         made, dtype=torch.float32, attn_implementation=sequence_parallel.NAME
     )
+
+
+def _read(folder: Path, made: Any) -> Any:
+    if not any(folder.glob("*.safetensors")):
+        raise failures.data_error(
+            f'model.weights: no "*.safetensors" in "{folder}": save the model in that format'
+        )
+    decoder, told = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=made,
+        dtype=torch.float32,
+        attn_implementation=sequence_parallel.NAME,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    missing = sorted(told["missing_keys"])
+    if missing:
+        # transformers would draw them at random and only warn
+        raise failures.data_error(
+            f'model.weights: "{folder}" has no "{missing[0]}" and {len(missing) - 1} more weights '
+            "of its own configuration: it is another model, or cut"
+        )
+    return decoder
 
 
 def import_decoder(run: PhaseRun) -> None:
@@ -161,14 +179,17 @@ def _check_head(made: Any) -> None:
     be lost without a word. Found out on tensors without storage: are they the very same objects.
     """
     with torch.device("meta"):
-        decoder = AutoModelForCausalLM.from_config(made)
+        try:
+            decoder = AutoModelForCausalLM.from_config(made)
+        except (ValueError, TypeError, AssertionError) as error:
+            raise failures.user_error(f"model.config makes no decoder: {error}") from error
         hidden = torch.zeros(1, 1, made.hidden_size)
         head = decoder.get_output_embeddings()
         seen: list[torch.Tensor] = []
         if isinstance(head, torch.nn.Linear):
             head.register_forward_hook(lambda _module, given, out: seen.extend([*given, out]))
             base = decoder.get_decoder()
-            base.forward = lambda **_: MoeModelOutputWithPast(last_hidden_state=hidden)
+            base.forward = lambda *_, **__: MoeModelOutputWithPast(last_hidden_state=hidden)
             logits = decoder(input_ids=torch.zeros(1, 1, dtype=torch.long)).logits
             if len(seen) == 2 and seen[1] is logits and _root(seen[0]) is hidden:
                 return
