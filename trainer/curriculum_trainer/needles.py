@@ -140,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         encoder = Encoder(Path(options.tokenizer))
-        haystack = _read(options.haystack, encoder, tokens=options.length * options.documents)
+        files = texts.find(options.haystack, pattern=options.pattern)
+        haystack = _read(files, encoder, tokens=options.length * options.documents)
         with ShardWriter(
             Path(options.output),
             kind=Kind.TEXT,
@@ -164,14 +165,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(inputs: Sequence[str], encoder: Encoder, *, tokens: int) -> NDArray[np.int64]:
+def _read(files: Sequence[Path], encoder: Encoder, *, tokens: int) -> NDArray[np.int64]:
+    """At least so many tokens of the files, or all that they hold."""
     found: list[int] = []
-    for path in texts.find(inputs, pattern="*.*"):
+    for path in files:
         found += encoder.encode(path.read_text(encoding="utf-8", errors="replace"))
         if len(found) >= tokens:
             break
     if not found:
-        raise failures.data_error(f"no text below {', '.join(inputs)}: name another haystack")
+        raise failures.data_error("the haystack is empty: name other text files")
     return np.asarray(found, np.int64)
 
 
@@ -193,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="text files and folders between the facts (%(default)s)",
     )
+    parser.add_argument("--pattern", default="*.py", help="which files of a folder (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of facts and places")
     return parser
 

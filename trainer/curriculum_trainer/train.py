@@ -1,23 +1,25 @@
 """The training loop of one phase, top to bottom. Every process runs it, in step with the others.
 
-    forward and backward -> agree -> update or skip -> report -> save; at the end, evaluate
+    forward and backward -> agree -> update, or skip -> report -> save; at the end, evaluate
 
 What decides whether a process updates, skips, stops, saves or fails is summed over all of them
 first, so that none is left waiting in a collective, and nothing that is not finite gets into the
 weights of any.
 """
 
+import contextlib
 import math
 import time
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import batch, begin, collective, failures, gate, metrics, precision
+from curriculum_trainer import begin, collective, failures, gate, metrics, precision
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
 from curriculum_trainer.evaluate import Evaluation
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.metrics import Step
+from curriculum_trainer.prefetch import Prefetcher
 from curriculum_trainer.progress import Progress
 from curriculum_trainer.result import Reached
 from curriculum_trainer.saving import Saver
@@ -48,10 +50,25 @@ def train(
     )
     telling.begin(work)
     saver = Saver(work, reached, say=telling.say)
+    stop.arm()
+    mixture, layout = work.mixture, work.layout
+    made = Prefetcher(mixture, layout, device=device.name, first_step=reached.step)
+    with contextlib.closing(made) as feed:
+        ended = _steps(work, reached, feed=feed, saver=saver, stop=stop, telling=telling)
+    # an attempt that ended between its last checkpoint and here is followed by one that takes no
+    # step, and evaluates
+    if ended is Outcome.SUCCEEDED and work.evaluation is not None:
+        _evaluate(work, work.evaluation, reached, stop=stop, telling=telling)
+    return ended
+
+
+def _steps(
+    work: Work, reached: Reached, *, feed: Prefetcher, saver: Saver, stop: Stop, telling: Telling
+) -> Outcome:
+    """Every step that is left."""
+    run, place, device = work.run, work.place, work.device
     saved_at = time.monotonic()
     skips = 0
-    stop.arm()
-
     while reached.tokens < run.tokens:
         began = time.monotonic()
         rate = learning_rate(
@@ -62,9 +79,7 @@ def train(
         )
 
         # forward and backward: the gradients of all ranks add up to that of the global batch
-        parts = batch.micro_batches(
-            work.mixture, work.layout, step=reached.step, device=device.name
-        )
+        parts = feed.take(reached.step)
         waited = time.monotonic() - began
         own_weight = sum(work.objective.weight(part) for part in parts)
         (weight,) = collective.total([own_weight], device=device)
@@ -151,28 +166,19 @@ def train(
             telling.stage("saved")
         if stopping and not done:
             return Outcome.PREEMPTED
-
-    # an attempt that ended between its last checkpoint and here is followed by one that only
-    # evaluates
-    if work.evaluation is not None:
-        _evaluate(work, work.evaluation, reached, telling, stop)
     return Outcome.SUCCEEDED
 
 
 def _evaluate(
-    work: Work, evaluation: Evaluation, reached: Reached, telling: Telling, stop: Stop
+    work: Work, evaluation: Evaluation, reached: Reached, *, stop: Stop, telling: Telling
 ) -> None:
-    """Measure the phase, and end it where it does not pass its gate."""
+    """Measure the phase on held-out text, and end it where it does not pass its gate."""
 
     def beat() -> None:
         telling.stage("evaluating")
-        (asked,) = collective.total([stop.asked], device=work.device)
-        if asked:
-            raise PhaseFailure(
-                Outcome.PREEMPTED,
-                "asked to stop while the phase was evaluated; its last checkpoint is complete, and "
-                "the next attempt evaluates that",
-            )
+        asked, overdue = collective.total([stop.asked, stop.overdue(0.0)], device=work.device)
+        if stop.agreed(asked=asked, overdue=overdue):
+            raise PhaseFailure(Outcome.PREEMPTED, stop.message(reached.step))
 
     telling.stage("evaluating")
     reached.evaluation = evaluation.figures(work.sharding, beat=beat)
