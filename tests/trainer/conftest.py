@@ -18,10 +18,14 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 with warnings.catch_warnings():
     # what torch and DeepSpeed deprecate in each other is not ours to mend
     warnings.simplefilter("ignore")
+    import torch
+
     import curriculum_trainer.worker  # noqa: F401
     from curriculum_trainer import zero
 
     zero.deepspeed_on("cpu")
+    # a fork of a process whose torch has computed with several threads hangs at its first such work
+    torch.set_num_threads(1)
 
 from curriculum_trainer.prepare import Options
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from curriculum_api.run import PhaseResult, PhaseRun
-from curriculum_trainer import launch, manifest, processes, result
+from curriculum_trainer import begin, collective, launch, manifest, processes, result
 from curriculum_trainer.placement import placement
+from curriculum_trainer.result import Reached
+from curriculum_trainer.saving import Saver
 
 from .corpus import VOCAB
 
@@ -151,6 +153,19 @@ class Phases:
     def folder(self, run: PhaseRun, step: int) -> Path:
         """The folder of one checkpoint."""
         return result.phase_folder(run) / manifest.folder_name(step)
+
+
+def load_and_save(run: PhaseRun) -> int:
+    """Start a phase and save it before its first step; returns Adam's step count."""
+    place = collective.place()
+    device = collective.device(place)
+    collective.join(device, place)
+    reached = Reached()
+    work = begin.prepare(run, place, device, reached)
+    saver = Saver(work, reached, say=print)
+    saver.save()
+    saver.finish()
+    return work.sharding.optimizer_steps()
 
 
 def steps_of(text: str) -> list[dict[str, Any]]:

@@ -2,28 +2,11 @@
 
 import pytest
 
-from curriculum_api.run import PhaseRun
-from curriculum_trainer import begin, collective
 from curriculum_trainer.manifest import MODEL_FILE, OPTIMIZER_FILE, read, sha256
-from curriculum_trainer.result import Reached
-from curriculum_trainer.saving import Saver
 
-from .phases import CONTEXT, SEQUENCE_PARALLEL, Phases
+from .phases import CONTEXT, SEQUENCE_PARALLEL, Phases, load_and_save
 
 pytestmark = pytest.mark.trainer
-
-
-def _load_and_save(run: PhaseRun) -> int:
-    """Start a phase and save it before its first step; returns Adam's step count."""
-    place = collective.place()
-    device = collective.device(place)
-    collective.join(device, place)
-    reached = Reached()
-    work = begin.prepare(run, place, device, reached)
-    saver = Saver(work, reached, say=print)
-    saver.save()
-    saver.finish()
-    return work.sharding.optimizer_steps()
 
 
 def _zero(stage: int, processes: int, **more: int) -> dict[str, object]:
@@ -58,9 +41,9 @@ def test_weights_and_both_moments_are_bitwise_equal(
     first = trained.run("first", steps=2)
     name = request.node.callspec.id.lower()
     there = trained.after(first, f"to-{name}", **ROWS, **layout)
-    assert trained.together(there, _load_and_save) == [2] * there.world_size
+    assert trained.together(there, load_and_save) == [2] * there.world_size
     back = trained.after(there, f"from-{name}", **ROWS)
-    assert trained.together(back, _load_and_save) == [2]
+    assert trained.together(back, load_and_save) == [2]
 
     for run in (there, back):
         for file in (MODEL_FILE, OPTIMIZER_FILE):
@@ -71,7 +54,7 @@ def test_what_was_trained_in_shards_is_the_same_in_one_process(phases: Phases) -
     sharded = phases.run("sharded", steps=2, **SEQUENCE_PARALLEL)
     assert phases.launch(sharded).outcome == "Succeeded"
     run = phases.after(sharded, "back")
-    phases.together(run, _load_and_save)
+    phases.together(run, load_and_save)
 
     assert read(phases.folder(run, 0)).optimizer_steps == 2
     for name in (MODEL_FILE, OPTIMIZER_FILE):

@@ -17,7 +17,8 @@ from safetensors import safe_open
 
 from curriculum_trainer import failures, manifest
 from curriculum_trainer.manifest import BadCheckpoint, File, Manifest
-from curriculum_trainer.sharding import MOMENTS, Sharding
+from curriculum_trainer.optimizer import MOMENTS
+from curriculum_trainer.sharding import Sharding
 from curriculum_trainer.tensorfile import TensorFile
 
 Export = Callable[[Path], None]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from curriculum_api.run import PhaseRun
-from curriculum_api.wire import Strategy
+from curriculum_api.wire import OptimizerName, Strategy
 
 GPU_DEVICE = Path("/dev/nvidiactl")
 
@@ -120,3 +120,5 @@ def _import_once(run: PhaseRun) -> None:
         from curriculum_trainer import zero
 
         zero.deepspeed_on("cpu")
+    if run.optimizer.name is not OptimizerName.ADAMW:
+        from curriculum_trainer import blockwise  # noqa: F401

@@ -5,18 +5,16 @@ averages gradients over all ranks, sequence-parallel ones included, so a caller 
 by the world size. DeepSpeed is imported only where a ZeRO stage asks for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from curriculum_api.run import PhaseRun, RunOptimizer
+from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Strategy
+from curriculum_trainer.optimizer import Fragment, adamw
 from curriculum_trainer.precision import Device
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Adam's moments, by torch's names."""
 
 
 class Sharding(Protocol):
@@ -81,28 +79,6 @@ def shard(module: Any, run: PhaseRun, *, device: Device, passes: int) -> Shardin
     return Zero(module, run, device=device, passes=passes)
 
 
-def adamw(module: Any, settings: RunOptimizer) -> torch.optim.AdamW:
-    """AdamW over matrices with decay and vectors without; its rate is set before each step."""
-    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    kept = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(kept, lr=0.0, betas=settings.betas)
-
-
-def allocate(optimizer: torch.optim.Optimizer, parameters: Iterator[torch.Tensor]) -> None:
-    """Zero moments and step count where an optimizer has none yet."""
-    for parameter in parameters:
-        state = optimizer.state[parameter]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            for key in MOMENTS:
-                state[key] = torch.zeros_like(parameter)
-
-
 class DataParallel:
     """torch DistributedDataParallel: every rank holds everything."""
 
@@ -110,7 +86,9 @@ class DataParallel:
         self._parameters = dict(module.decoder.named_parameters())
         self._clip = run.optimizer.clip_norm
         self._optimizer = adamw(module, run.optimizer)
-        allocate(self._optimizer, iter(self._parameters.values()))
+        for number, group in enumerate(self._optimizer.param_groups):
+            for parameter in group["params"]:
+                self._optimizer.hold(parameter, [_all_of(parameter)], group=number)
         self._module = DistributedDataParallel(module, gradient_as_bucket_view=True)
 
     def scores(self, *inputs: Any, last: bool = True) -> torch.Tensor:
@@ -152,17 +130,22 @@ class DataParallel:
 
     def moment(self, name: str, key: str) -> torch.Tensor:
         """See `Sharding`."""
-        return self._optimizer.state[self._parameters[name]][key]
+        parameter = self._parameters[name]
+        return self._optimizer.moment(parameter, _all_of(parameter), key).view_as(parameter)
 
     def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
         """See `Sharding`."""
-        self._optimizer.state[self._parameters[name]][key].copy_(value)
+        parameter = self._parameters[name]
+        self._optimizer.set_moment(parameter, _all_of(parameter), key, value.flatten())
 
     def optimizer_steps(self) -> int:
         """See `Sharding`."""
-        return int(next(iter(self._optimizer.state.values()))["step"])
+        return self._optimizer.steps()
 
     def set_optimizer_steps(self, steps: int) -> None:
         """See `Sharding`."""
-        for state in self._optimizer.state.values():
-            state["step"] = torch.tensor(float(steps))
+        self._optimizer.set_steps(steps)
+
+
+def _all_of(parameter: torch.Tensor) -> Fragment:
+    return Fragment(0, parameter.numel())

@@ -8,17 +8,19 @@ is asked for, the module inside autocasts.
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.nn import functional
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Strategy
 from curriculum_trainer import memory
+from curriculum_trainer.optimizer import Adam, Fragment, adamw
 from curriculum_trainer.precision import Device
-from curriculum_trainer.sharding import adamw, allocate
 
 _STAGES = {Strategy.ZERO1: 1, Strategy.ZERO2: 2, Strategy.ZERO3: 3}
 
@@ -69,6 +71,18 @@ def _settings(run: PhaseRun, *, stage: int, passes: int, micro_batch: int) -> di
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What this rank updates of a parameter: where in its flat partition, where in the parameter.
+
+    Under ZeRO-3 the last rank's fragment may reach over the parameter's end.
+    """
+
+    partition: int
+    fragment: Fragment
+    start: int
+
+
 class Zero:
     """A DeepSpeed engine."""
 
@@ -93,12 +107,12 @@ class Zero:
                 run, stage=self._stage, passes=passes, micro_batch=run.micro_batch_size
             ),
         )
-        self._adam = self._zero.optimizer
+        self._adam: Adam = self._zero.optimizer
         self._measure = self._keep_norm()
-        allocate(self._adam, iter(self._partitions()))
-        if self._stage < 3:
-            self._zero._lazy_init_hp_params_optimizer_state()
-        self.set_optimizer_steps(0)
+        self._shares = self._find_shares()
+        for number, (partition, group) in enumerate(self._partitions()):
+            own = [s.fragment for s in self._shares.values() if s and s.partition == number]
+            self._adam.hold(partition, own, group=group)
 
     def scores(self, *inputs: Any, last: bool = True) -> torch.Tensor:
         """See `Sharding`; DeepSpeed counts the passes itself."""
@@ -164,45 +178,60 @@ class Zero:
 
     def moment(self, name: str, key: str) -> torch.Tensor:
         """See `Sharding`."""
-        parameter = self._parameters[name]
+        parameter, share = self._parameters[name], self._shares[name]
+        mine = None
+        if share is not None:
+            partition, _ = self._partitions()[share.partition]
+            mine = self._adam.moment(partition, share.fragment, key)
         if self._stage == 3:
-            return self._zero.get_full_hp_param(parameter, key)
+            return self._zero._fp32_state_allgather(parameter, mine)
         # summed as whole numbers: the sum of floats would turn -0.0 into 0.0
         full = torch.zeros(parameter.numel(), dtype=torch.int32, device=parameter.device)
-        mapping = parameter._hp_mapping
-        if mapping is not None:
-            address = mapping.lp_fragment_address
-            fragment = mapping.get_hp_fragment(key)
-            full.narrow(0, address.start, address.numel).copy_(fragment.view(torch.int32))
+        if share is not None and mine is not None:
+            full.narrow(0, share.start, share.fragment.length).copy_(mine.view(torch.int32))
         dist.all_reduce(full)
         return full.view(torch.float32).view_as(parameter)
 
     def set_moment(self, name: str, key: str, value: torch.Tensor) -> None:
         """See `Sharding`."""
-        parameter = self._parameters[name]
-        if self._stage == 3:
-            # DeepSpeed's own setter runs past the end where ranks do not divide a parameter
-            partition, _ = self._zero._get_fp32_opt_state_partition(
-                parameter, release_swap_buffers=False, optim_state_key=key
-            )
-            start = partition.numel() * dist.get_rank()
-            mine = value.flatten()[start : start + partition.numel()]
-            partition.zero_()
-            partition[: mine.numel()].copy_(mine)
+        share = self._shares[name]
+        if share is None:
             return
-        parameter.set_full_hp_param(value, key)
+        length = share.fragment.length
+        mine = value.flatten()[share.start : share.start + length]
+        mine = functional.pad(mine, (0, length - mine.numel()))
+        partition, _ = self._partitions()[share.partition]
+        self._adam.set_moment(partition, share.fragment, key, mine)
 
     def optimizer_steps(self) -> int:
         """See `Sharding`."""
-        return int(self._adam.state[self._partitions()[0]]["step"])
+        return self._adam.steps()
 
     def set_optimizer_steps(self, steps: int) -> None:
         """See `Sharding`."""
-        for partition in self._partitions():
-            self._adam.state[partition]["step"] = torch.tensor(float(steps))
+        self._adam.set_steps(steps)
 
-    def _partitions(self) -> list[torch.Tensor]:
-        """The flat FP32 tensors of this rank that Adam updates."""
+    def _partitions(self) -> list[tuple[torch.Tensor, int]]:
+        """The flat FP32 tensors of this rank that Adam updates, with their parameter group."""
         if self._stage == 3:
-            return list(self._zero.fp32_partitioned_groups_flat)
-        return list(self._zero.single_partition_of_fp32_groups)
+            flats = self._zero.fp32_partitioned_groups_flat
+            return [(flat, self._zero.sub_group_to_group_id[i]) for i, flat in enumerate(flats)]
+        return [(flat, i) for i, flat in enumerate(self._zero.single_partition_of_fp32_groups)]
+
+    def _find_shares(self) -> dict[str, _Share | None]:
+        """Every parameter's share; None where a rank has nothing of it."""
+        shares: dict[str, _Share | None] = {}
+        for name, parameter in self._parameters.items():
+            if self._stage == 3:
+                number, start, length = self._zero.grad_position[self._zero.get_param_id(parameter)]
+                shares[name] = _Share(number, Fragment(start, length), length * dist.get_rank())
+                continue
+            mapping = parameter._hp_mapping
+            if mapping is None:
+                shares[name] = None
+                continue
+            flat, whole = mapping.hp_fragment_address, mapping.lp_fragment_address
+            shares[name] = _Share(
+                mapping.param_group_index, Fragment(flat.start, flat.numel), whole.start
+            )
+        return shares
