@@ -1,10 +1,13 @@
 """The order of samples is a function of seed and step alone, and no sample is lost or doubled."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from curriculum_trainer import order
 from curriculum_trainer.data import IGNORED, Mixture
@@ -56,12 +59,31 @@ def test_a_mixture_keeps_its_shares_and_skips_nothing(
 
 @given(seed=st.integers(0, 2**63), count=st.integers(1, 200), epochs=st.integers(1, 3))
 def test_every_sample_comes_once_per_epoch(seed: int, count: int, epochs: int) -> None:
+    shuffled = order.Shuffled(seed, "web", count=count)
     for epoch in range(epochs):
-        numbers = [
-            order.sample(seed, "web", ordinal=epoch * count + place, count=count)
-            for place in range(count)
-        ]
+        numbers = [shuffled.sample(epoch * count + place) for place in range(count)]
         assert sorted(numbers) == list(range(count))
+
+
+def test_an_epoch_is_shuffled_once_however_many_sources_there_are(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shuffling a hundred million samples anew for every row would take minutes each."""
+    shuffled: list[str] = []
+    permutation = order.permutation
+
+    def counted(seed: int, name: str, epoch: int, count: int) -> NDArray[Any]:
+        shuffled.append(f"{name}/{epoch}")
+        return permutation(seed, name, epoch, count)
+
+    monkeypatch.setattr(order, "permutation", counted)
+    entries = [{"source": "text", "weight": 1 + n % 2, "context_length": 32} for n in range(30)]
+    mixture = Mixture(phases.run(data=entries))
+    for sequence in range(200):
+        mixture.row(sequence)
+
+    assert shuffled.count("text/0") == len(entries)
+    assert shuffled.count("mixture/0") == 1
 
 
 def test_the_order_is_this_one_for_ever() -> None:

@@ -141,32 +141,24 @@ def micro_batch(rows: Sequence[Row], layout: Layout, *, device: str) -> MicroBat
     width = len(rows[0].tokens) // layout.sequence_parallel
     part = slice(layout.sequence_rank * width, (layout.sequence_rank + 1) * width)
     targets = np.stack([row.targets[part] for row in rows])
-    first = np.cumsum([0, *(len(row.lengths) for row in rows)])
-    documents = [
-        _documents(row.lengths)[part] + start for row, start in zip(rows, first, strict=False)
-    ]
+    lengths = np.concatenate([row.lengths for row in rows])
+    starts = np.cumsum(lengths) - lengths
+    # over the rows laid end to end; a document never goes over a row's end
+    positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+    documents = np.repeat(np.arange(len(lengths)), lengths)
 
     def tensor(values: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
     return MicroBatch(
         tokens=tensor(np.stack([row.tokens[part] for row in rows])),
-        positions=tensor(np.stack([_positions(row.lengths)[part] for row in rows])),
+        positions=tensor(positions.reshape(len(rows), -1)[:, part]),
         targets=tensor(targets),
-        documents=tensor(np.stack(documents)),
+        documents=tensor(documents.reshape(len(rows), -1)[:, part]),
         lengths=tuple(row.lengths for row in rows),
         pairs=tuple(pair for row in rows for pair in row.pairs),
         num_targets=int(np.count_nonzero(targets != IGNORED)),
     )
-
-
-def _positions(lengths: Sequence[int]) -> NDArray[np.int64]:
-    starts = np.cumsum(lengths) - lengths
-    return np.arange(sum(lengths)) - np.repeat(starts, lengths)
-
-
-def _documents(lengths: Sequence[int]) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(lengths)), lengths)
 
 
 def _largest_divisor(number: int, *, limit: int) -> int:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from curriculum_api.run import PhaseRun, RunSource
 from curriculum_api.wire import Objective, Packing
 from curriculum_trainer import failures, order, packing
+from curriculum_trainer.order import Shuffled
 from curriculum_trainer.packing import Plan
 from curriculum_trainer.source import Kind, Source
 
@@ -58,6 +59,7 @@ class _Member:
     weight: int
     length: int
     count: int
+    shuffled: Shuffled
     plan: Plan | None
     """Which documents fill which sample, where they are kept whole."""
 
@@ -85,13 +87,7 @@ class Mixture:
         member = self.members[pick.source]
         per_row = self.context_length // member.length
         return pick.source, [
-            order.sample(
-                self.seed,
-                member.source.name,
-                ordinal=pick.ordinal * per_row + place,
-                count=member.count,
-            )
-            for place in range(per_row)
+            member.shuffled.sample(pick.ordinal * per_row + place) for place in range(per_row)
         ]
 
     def pair_row(self, pairs: Sequence[Pair]) -> Row:
@@ -124,7 +120,14 @@ def _member(run: PhaseRun, entry: RunSource, kind: Kind) -> _Member:
             f'phase "{run.phase}": source "{entry.source}" has {source.index.tokens} tokens, '
             f"too few for one sample of {length}: prepare more or shorten its contextLength"
         )
-    return _Member(source=source, weight=entry.weight, length=length, count=count, plan=plan)
+    return _Member(
+        source=source,
+        weight=entry.weight,
+        length=length,
+        count=count,
+        shuffled=Shuffled(run.seed, source.name, count=count),
+        plan=plan,
+    )
 
 
 def _num_samples(source: Source, length: int) -> int:
@@ -194,6 +197,8 @@ def _answer(
 
 
 def _joined(rows: Sequence[Row]) -> Row:
+    if len(rows) == 1:
+        return rows[0]
     return Row(
         tokens=np.concatenate([row.tokens for row in rows]),
         targets=np.concatenate([row.targets for row in rows]),

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,12 @@ LONGEST_CYCLE = 4096
 """Sequences after which a mixture repeats its proportions; finer weights are rounded to it."""
 
 
-@functools.lru_cache(maxsize=16)
-def permutation(seed: int, name: str, epoch: int, count: int) -> NDArray[np.int64]:
+def permutation(seed: int, name: str, epoch: int, count: int) -> NDArray[np.signedinteger[Any]]:
     """A permutation of `range(count)` that depends on nothing but the arguments."""
     key = hashlib.sha256(f"{seed}/{name}/{epoch}".encode()).digest()
     bits = np.random.PCG64(int.from_bytes(key[:16], "big")).random_raw(count)
-    return np.argsort(bits, kind="stable").astype(np.int64)
+    kind: type[np.signedinteger[Any]] = np.int32 if count < 1 << 31 else np.int64
+    return np.argsort(bits, kind="stable").astype(kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ def pick(weights: tuple[int, ...], *, seed: int, sequence: int) -> Pick:
     over every cycle and not only in the long run.
     """
     counts = cycle_weights(weights)
+    if len(counts) == 1:
+        return Pick(source=0, ordinal=sequence)
     cycle, place = divmod(sequence, sum(counts))
     arranged = _arranged(counts, seed, cycle)
     source = int(arranged[place])
@@ -60,14 +63,27 @@ def pick(weights: tuple[int, ...], *, seed: int, sequence: int) -> Pick:
 
 @functools.lru_cache(maxsize=16)
 def _arranged(counts: tuple[int, ...], seed: int, cycle: int) -> NDArray[np.int64]:
-    slots = np.repeat(np.arange(len(counts)), counts)
-    return slots[permutation(seed, "mixture", cycle, len(slots))]
+    slots: NDArray[np.int64] = np.repeat(np.arange(len(counts)), counts)
+    return slots.take(permutation(seed, "mixture", cycle, len(slots)))
 
 
-def sample(seed: int, name: str, *, ordinal: int, count: int) -> int:
-    """The `ordinal`-th sample of a source of `count`: every one once, then all again, anew."""
-    epoch, place = divmod(ordinal, count)
-    return int(permutation(seed, name, epoch, count)[place])
+class Shuffled:
+    """A source's samples: every one once, then all again, anew.
+
+    The latest two epochs' orders are kept, so that rows on both sides of an epoch's end are quick,
+    however many sources there are and epochs have passed.
+    """
+
+    def __init__(self, seed: int, name: str, *, count: int) -> None:
+        self._count = count
+        self._order = functools.lru_cache(maxsize=2)(
+            lambda epoch: permutation(seed, name, epoch, count)
+        )
+
+    def sample(self, ordinal: int) -> int:
+        """The `ordinal`-th sample that the source gives."""
+        epoch, place = divmod(ordinal, self._count)
+        return int(self._order(epoch)[place])
 
 
 def rank_sequences(
