@@ -73,6 +73,8 @@ def _case(layers: int, root: Path) -> Case:
         tie_word_embeddings=False,
     )
     torch.manual_seed(0)
+    # the threads of a pool do not survive a fork: each fork makes its own
+    torch.set_num_threads(1)
     empty = Case(config=config, weights={}, moments={}, root=root)
     shapes = {name: p.shape for name, p in empty.decoder(filled=False).named_parameters()}
     moments = {
