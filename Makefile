@@ -12,11 +12,14 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 CHART := helm/curriculum-operator
-CODE := api operator trainer cli tests tools
+CODE := api operator trainer cli tests tools benchmarks
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test test-fast check lint types layers generated chart generate format \
+NAME ?= throughput
+ARGS ?=
+
+.PHONY: help demo test test-fast check lint types layers generated chart generate format bench \
         cluster-up cluster-down clean
 
 help: ## say what there is
@@ -58,6 +61,9 @@ generate: $(VENV)/.synced ## print the CRDs from the models, and the chart's cop
 format: $(VENV)/.synced ## format the code, and mend what ruff can mend
 	@ruff format $(CODE)
 	@ruff check --fix $(CODE)
+
+bench: $(VENV)/.synced ## measure: NAME=throughput, or another script of benchmarks/; ARGS for it
+	@$(PYTHON) -m benchmarks.$(NAME) $(ARGS)
 
 cluster-up: $(VENV)/.synced ## start the test cluster and leave it up
 	@$(PYTHON) -m tests.cluster up
