@@ -3,7 +3,13 @@
 import math
 from typing import Any, cast
 
+import numpy as np
 import pytest
+
+from curriculum_api.run import PhaseRun
+from curriculum_trainer import begin, collective, reference
+from curriculum_trainer.objective import DirectPreference
+from curriculum_trainer.result import Reached
 
 from .gradients import assert_same_gradients
 from .phases import SEQUENCE_PARALLEL, Phases, steps_of
@@ -78,3 +84,42 @@ def test_losses_and_norms_agree_over_all_layouts(
         for line, other in zip(expected, steps_of(capfd.readouterr().out), strict=True):
             assert math.isclose(line["loss"], other["loss"], rel_tol=1e-5), (layout.id, line)
             assert math.isclose(line["grad_norm"], other["grad_norm"], rel_tol=1e-4), layout.id
+
+
+def _reference_scores(run: PhaseRun) -> list[list[float]]:
+    """The reference log-probabilities of every pair that the phase will use."""
+    place = collective.place()
+    device = collective.device(place)
+    collective.join(device, place)
+    work = begin.prepare(run, place, device, Reached())
+    assert isinstance(work.objective, DirectPreference)
+    pairs = reference.used_pairs(run, work.mixture, work.layout)
+    scores: list[list[float]] = work.objective._reference.scores(pairs).tolist()
+    return scores
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(SEQUENCE_PARALLEL, id="ZeRO3-SP2"),
+        pytest.param({"processes_per_node": 2, "strategy": "ZeRO3"}, id="ZeRO3-2"),
+    ],
+)
+def test_reference_scores_of_dpo_equal_a_single_process(
+    trained: Phases, layout: dict[str, Any]
+) -> None:
+    first = trained.run("first", steps=2)
+    changes: dict[str, Any] = {
+        "objective": "DPO",
+        "data": [{"source": "pairs", "weight": 1}],
+        "steps": 3,
+    }
+    name = f"reference-sp{layout.get('sequence_parallel', 1)}"
+    alone = trained.after(first, f"{name}-alone", **changes)
+    (expected,) = trained.together(alone, _reference_scores)
+    answers = trained.together(trained.after(first, name, **changes, **layout), _reference_scores)
+
+    assert len(expected) > 8
+    assert all(chosen < 0 and rejected < 0 for chosen, rejected in expected)
+    for found in answers:
+        assert np.allclose(found, expected, rtol=1e-5, atol=0)

@@ -42,9 +42,6 @@ WORDS = (
 DIGITS = 4
 """Of a number; guessing one right is as good as impossible."""
 
-GAP_TOKENS = 24
-"""Of haystack between the facts and questions of a training document, on average."""
-
 Encode = Callable[[str], Sequence[int]]
 
 
@@ -104,18 +101,21 @@ def row(
 
 
 def documents(
-    haystack: NDArray[np.int64], encode: Encode, *, length: int, count: int, seed: int
+    haystack: NDArray[np.int64], encode: Encode, *, length: int, count: int, gap: int, seed: int
 ) -> Iterator[list[int]]:
-    """Texts of at most `length` tokens in which each fact is stated once and asked for once."""
+    """Texts of `length` tokens in which each fact is stated once and asked for once.
+
+    As many facts as leave `gap` tokens of haystack between, on average; no word comes up twice.
+    """
     for number in range(count):
         chance = random.Random(f"{seed}/document/{number}")
         known = facts(encode, seed=f"{seed}/facts/{number}", count=len(WORDS))
         longest = max(len(fact.stated) for fact in known)
-        pairs = min(len(known), length // (2 * (longest + GAP_TOKENS)))
+        pairs = min(len(known), length // (2 * (longest + gap)))
         if not pairs:
             raise failures.user_error(
                 f"--length {length} holds no fact and its question: give at least "
-                f"{2 * (longest + GAP_TOKENS)}"
+                f"{2 * (longest + gap) + 1}"
             )
         # the first time that a fact comes up states it, the second asks for it
         order = 2 * known[:pairs]
@@ -154,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 # the end token is part of a document
                 length=options.length - 1,
                 count=options.documents,
+                gap=options.gap,
                 seed=options.seed,
             ):
                 writer.add([*tokens, encoder.end])
@@ -194,6 +195,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[texts.STDLIB],
         metavar="PATH",
         help="text files and folders between the facts (%(default)s)",
+    )
+    parser.add_argument(
+        "--gap",
+        type=int,
+        default=24,
+        metavar="N",
+        help="least tokens of haystack between facts, on average (%(default)s)",
     )
     parser.add_argument("--pattern", default="*.py", help="which files of a folder (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of facts and places")
