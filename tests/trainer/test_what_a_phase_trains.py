@@ -12,9 +12,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from curriculum_api.wire import Precision
-from curriculum_trainer import precision
-
 from .phases import CONTEXT, SEQUENCE_PARALLEL, Phases, losses_of, steps_of
 
 pytestmark = pytest.mark.trainer
@@ -122,32 +119,6 @@ def test_bf16_computes_the_same_under_zero3(
     phases.launch(phases.run("zero", precision="BF16", strategy="ZeRO3"))
 
     assert losses_of(capfd.readouterr().out) == pytest.approx(expected, rel=1e-4)
-
-
-REFUSED = [
-    pytest.param("NVFP4", ["FP32", "BF16"], None, '"gb10-sm121" trains FP32, BF16', id="class"),
-    pytest.param("NVFP4", ["NVFP4"], (12, 1), "capability 12.1", id="NVFP4-on-12.1"),
-    pytest.param("MXFP8", ["MXFP8"], (12, 0), "capability 12.0", id="MXFP8-on-12.0"),
-    pytest.param("FP8", ["FP8"], (10, 0), "is not trained here", id="FP8"),
-    pytest.param("NVFP4", ["NVFP4"], (10, 0), "is not trained here", id="NVFP4-on-10.0"),
-]
-
-
-@pytest.mark.parametrize(("asked", "allowed", "capability", "words"), REFUSED)
-def test_a_precision_that_cannot_be_trained_is_refused_with_the_reason(
-    phases: Phases,
-    asked: Precision,
-    allowed: list[str],
-    capability: tuple[int, int] | None,
-    words: str,
-) -> None:
-    run = phases.run(precision=asked, allowed_precisions=allowed, accelerator_class="gb10-sm121")
-    reason = precision.refusal(run, capability=capability)
-
-    assert reason is not None
-    assert words in reason
-    ended = phases.launch(run)
-    assert (ended.outcome, ended.step) == ("UserError", 0)
 
 
 WRONG = [

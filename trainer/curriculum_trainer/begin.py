@@ -25,6 +25,7 @@ from curriculum_trainer import (
     manifest,
     memory,
     model,
+    precision,
     reference,
     result,
     sequence_parallel,
@@ -174,6 +175,10 @@ def _sharded(
     decoder = model.build(run, model_config, weights=origin.folder is None)
     if origin.folder is not None:
         checkpoint.load_weights(decoder, origin.folder)
+    if run.precision in precision.SCALED:
+        from curriculum_trainer import low_precision
+
+        low_precision.convert(decoder, run)
     memory.arrange(decoder, run, device_kind=device.kind)
     scores = model.TokenScores(
         decoder,

@@ -30,7 +30,7 @@ class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
         decoder.set_output_embeddings(Head(decoder.get_output_embeddings(), tokens=tile_tokens))
         # a decoder that was read from a folder comes in evaluation mode, one that was made does not
         decoder.train()
-        self._bf16 = precision is Precision.BF16
+        self._bf16 = precision is not Precision.FP32
         self._device_type = device_type
 
     def forward(

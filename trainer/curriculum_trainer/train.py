@@ -38,7 +38,7 @@ def train(
 ) -> Outcome:
     """Train the phase to its end, or until any process is asked to stop; saves in both cases."""
     device = collective.device(place)
-    refused = precision.refusal(run, capability=device.capability)
+    refused = precision.refusal(run, device)
     if refused is not None:
         raise failures.user_error(refused)
     telling = Telling(run, place, reached, progress)
