@@ -7,7 +7,7 @@ Every function runs in a fork of its own, on every process of its gang, and writ
 import argparse
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,11 @@ from curriculum_api.wire import Strategy
 from curriculum_trainer import checkpoint, sharding, zero
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
+from curriculum_trainer.optimizer import MOMENTS
 from curriculum_trainer.precision import Device
 from curriculum_trainer.result import Reached
 from curriculum_trainer.saving import Saver
-from curriculum_trainer.sharding import MOMENTS, Sharding
+from curriculum_trainer.sharding import Sharding
 
 DEVICE = Device(kind="cpu", index=0, backend="gloo", reason="")
 
@@ -81,7 +82,7 @@ class Case:
     def optimizer(self, decoder: Any, *, filled: bool) -> torch.optim.AdamW:
         """Its AdamW, with the moments or with zeros."""
         made = torch.optim.AdamW(decoder.parameters(), lr=0.0)
-        sharding.allocate(made, iter(decoder.parameters()))
+        _allocate(made, decoder.parameters())
         for name, parameter in decoder.named_parameters():
             for key in MOMENTS:
                 if filled:
@@ -122,6 +123,7 @@ def our_save(case: Case) -> None:
     work = Work(
         run=run, place=Place(0, 0, 1), device=DEVICE, layout=unused, mixture=unused,
         sharding=shards, objective=unused, model_config=case.config, config_digest="",
+        evaluation=None,
     )  # fmt: skip
     reached = Reached()
     saver = Saver(work, reached, say=lambda _: None)
@@ -296,7 +298,7 @@ def _engine(case: Case, *, universal: bool, filled: bool = True) -> Any:
             "checkpoint": {"load_universal": universal},
         },
     )
-    sharding.allocate(optimizer.optimizer, iter(optimizer.fp32_partitioned_groups_flat))
+    _allocate(optimizer.optimizer, optimizer.fp32_partitioned_groups_flat)
     if filled:
         for name, parameter in decoder.named_parameters():
             for key in MOMENTS:
@@ -305,6 +307,14 @@ def _engine(case: Case, *, universal: bool, filled: bool = True) -> Any:
                 )
                 part.copy_(case.moments[key][name].flatten())
     return engine
+
+
+def _allocate(optimizer: Any, parameters: Iterable[torch.Tensor]) -> None:
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.tensor(0.0),
+            **{key: torch.zeros_like(parameter) for key in MOMENTS},
+        }
 
 
 def _state_of(shards: Sharding) -> Iterator[tuple[str, torch.Tensor]]:

@@ -33,6 +33,9 @@ class Written:
     full: bool = False
     """Whether there was no room."""
 
+    held: bool = False
+    """Whether the loop waited for it."""
+
     seconds: float = 0.0
 
 

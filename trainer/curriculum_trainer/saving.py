@@ -105,6 +105,9 @@ class Saver:
             raise _failure(ended, last=last)
         self._reached.checkpoint = ended.checkpoint
         self._write_seconds = ended.seconds
+        if ended.held:
+            # its seconds were counted in the stall as well
+            self._stall_seconds = 0.0
         self._say(f"checkpoint of step {ended.step}: written in {ended.seconds:.2f} s")
 
     def expected_seconds(self) -> float:
@@ -142,7 +145,7 @@ class Saver:
         """Write and prune; never raises, because nobody would see it."""
         began = time.monotonic()
         run, folder = self._work.run, self._work.folder
-        ended = Written(step=head.step)
+        ended = Written(step=head.step, held=self._synchronous)
         try:
             made = checkpoint.write(folder, head, self._files, tensors, export=self._work.export)
             ended = replace(ended, checkpoint=result.ref(run, made, head))
