@@ -21,7 +21,9 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console()
-        self.console = console if console.is_terminal else Console(width=PLAIN_COLUMNS)
+        if not console.is_terminal:
+            console = Console(file=console.file, width=PLAIN_COLUMNS)
+        self.console = console
 
     def say(self, text: str) -> None:
         """One line."""
