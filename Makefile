@@ -20,7 +20,7 @@ NAME ?= throughput
 ARGS ?=
 
 .PHONY: help demo test test-fast check lint types layers generated chart generate format bench \
-        cluster-up cluster-down clean
+        test-gpu cluster-up cluster-down clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -33,6 +33,9 @@ test: check ## check, then run every test, on the real Kubernetes too
 
 test-fast: check ## check, then run the tests that need no cluster
 	@$(PYTHON) -m pytest -m "not apiserver and not e2e"
+
+test-gpu: $(VENV)/.synced ## on a machine with GPUs: whether they train, and how fast
+	@$(PYTHON) -m curriculum_trainer.selftest
 
 check: lint types layers generated chart ## formatting, rules, types, layers, generated files, chart
 

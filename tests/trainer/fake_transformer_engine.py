@@ -17,7 +17,7 @@ ACTIVE: list[str] = []
 """Names of the recipes that are entered."""
 
 
-class Linear(torch.nn.Linear):
+class Linear(torch.nn.Linear):  # type: ignore[misc]  # torch is untyped here
     """`transformer_engine.pytorch.Linear`, as far as it is used."""
 
     def __init__(

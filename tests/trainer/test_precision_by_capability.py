@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from curriculum_api.run import PhaseRun
@@ -41,8 +41,7 @@ ALLOWED = {
 """What each compute capability trains; None is the CPU."""
 
 DEEP = {
-    "config": MODEL
-    | {"num_hidden_layers": 12, "intermediate_size": 64, "num_key_value_heads": 4}
+    "config": MODEL | {"num_hidden_layers": 12, "intermediate_size": 64, "num_key_value_heads": 4}
 }
 
 SCALED = pytest.mark.parametrize("asked", precision.SCALED)
@@ -266,9 +265,7 @@ def test_a_checkpoint_holds_nothing_of_the_library(
         phases.together(run, load_and_save)
 
     for file in (MODEL_FILE, OPTIMIZER_FILE):
-        one = safe_open(phases.folder(plain, 0) / file, framework="pt")
-        other = safe_open(phases.folder(scaled, 0) / file, framework="pt")
-        with one, other:
-            assert list(one.keys()) == list(other.keys())
-            for name in one.keys():  # noqa: SIM118
-                assert torch.equal(one.get_tensor(name), other.get_tensor(name))
+        one, other = (load_file(phases.folder(run, 0) / file) for run in (plain, scaled))
+        assert list(one) == list(other)
+        for name, value in one.items():
+            assert torch.equal(value, other[name]), name

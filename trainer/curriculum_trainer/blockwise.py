@@ -3,8 +3,8 @@
 A moment is cut into blocks (256 values in 8 bits, 128 in 4); each has an FP32 scale, and every
 value a code into a table (Dettmers et al. 2021, arXiv 2110.02861; Li et al. 2023, arXiv
 2309.01507). What has fewer than 4,096 values, and what is over after the last whole block, stays
-FP32. torchao compiles its update for the GPU; on the CPU the same code runs uncompiled, so that
-no C++ compiler is needed there.
+FP32. torchao compiles its update for the GPU; on the CPU, and where there is no compiler, the same
+code runs uncompiled.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ from torchao.optim.subclass_8bit import OptimState8bit
 
 from curriculum_api.run import RunOptimizer
 from curriculum_api.wire import OptimizerName
+from curriculum_trainer import machine
 from curriculum_trainer.optimizer import MOMENTS, Fragment
 
 BLOCKS = {OptimizerName.ADAMW_8BIT: 256, OptimizerName.ADAMW_4BIT: 128}
@@ -206,7 +207,7 @@ def _parts(state: Any) -> list[torch.Tensor]:
 
 
 def _as_suits(views: Sequence[torch.Tensor]) -> AbstractContextManager[Any]:
-    if views and views[0].is_cuda:
+    if views and views[0].is_cuda and machine.has_c_compiler():
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance

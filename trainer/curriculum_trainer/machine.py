@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -14,6 +15,12 @@ def cpus() -> int:
     if quota.isdigit() and period.strip().isdigit():
         allowed = min(allowed, -(-int(quota) // int(period)))
     return max(1, allowed)
+
+
+def has_c_compiler() -> bool:
+    """Whether Triton can build what starts its kernels."""
+    named = os.environ.get("CC")
+    return any(shutil.which(name) for name in ((named,) if named else ("gcc", "clang", "cc")))
 
 
 def oom_kills() -> int:

@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from curriculum_api.run import PhaseRun
-from curriculum_api.wire import Strategy
-from curriculum_trainer import failures
+from curriculum_api.wire import OptimizerName, Strategy
+from curriculum_trainer import failures, machine
 from curriculum_trainer.tiling import tile_mlp
 
 COMPILERS = ("g++", "clang++", "c++")
@@ -49,10 +49,17 @@ def check(run: PhaseRun) -> None:
 
 
 def remarks(run: PhaseRun, *, device_kind: str) -> list[str]:
-    """What is asked for and does nothing here, one line each."""
+    """What is asked for and does less here, one line each."""
+    said = []
     if run.memory.offload_activations and device_kind == "cpu":
-        return ["memory.offloadActivations does nothing on the CPU, whose memory is the host's"]
-    return []
+        said.append("memory.offloadActivations does nothing on the CPU, whose memory is the host's")
+    small = run.optimizer.name is not OptimizerName.ADAMW
+    if small and device_kind == "cuda" and not machine.has_c_compiler():
+        said.append(
+            f"{run.optimizer.name} updates without Triton, slower and with more memory for a "
+            "moment, because there is no C compiler: install one"
+        )
+    return said
 
 
 def arrange(decoder: Any, run: PhaseRun, *, device_kind: str) -> None:
