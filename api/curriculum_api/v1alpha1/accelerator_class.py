@@ -7,7 +7,20 @@ from pydantic import Field
 from curriculum_api.v1alpha1 import cel
 from curriculum_api.v1alpha1.meta import AGE, ObjectMeta
 from curriculum_api.v1alpha1.pod import Labels, PodTemplate, Toleration
-from curriculum_api.wire import API_VERSION, Column, ListSet, Precision, Resource, Rule, Wire
+from curriculum_api.wire import (
+    API_VERSION,
+    Column,
+    Decimal,
+    ListMap,
+    ListSet,
+    Precision,
+    Resource,
+    Rule,
+    Wire,
+)
+
+Source = Annotated[str, Field(min_length=1, max_length=512)]
+"""Where a figure comes from, for people."""
 
 
 class MatchRule(Wire):
@@ -39,6 +52,102 @@ class Fabric(Wire):
 
     rdma_resource: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """Extended resource that gives a pod its RDMA devices; it brings the IPC_LOCK capability."""
+
+
+class MatmulRate(Wire):
+    """How fast matrices are multiplied in one number format, dense, in TFLOPS."""
+
+    precision: Precision
+    """The number format."""
+
+    peak_tflops: Annotated[Decimal, Field(alias="peakTFLOPS")]
+    """As published, without sparsity; no estimate exceeds it."""
+
+    measured_tflops: Annotated[Decimal | None, Field(alias="measuredTFLOPS")] = None
+    """As a large matrix product reaches; three quarters of the peak where absent."""
+
+    source: Source
+    """Where the figures come from."""
+
+
+class Rate(Wire):
+    """A bandwidth in GB/s (1e9 bytes), as published and as measured."""
+
+    peak_gbps: Annotated[Decimal, Field(alias="peakGBps")]
+    """As published; no estimate exceeds it."""
+
+    measured_gbps: Annotated[Decimal | None, Field(alias="measuredGBps")] = None
+    """As measured; four fifths of the peak where absent."""
+
+    source: Source
+    """Where the figures come from."""
+
+
+class Performance(Wire):
+    """How fast the nodes are; links are counted per accelerator and direction."""
+
+    matmul: Annotated[
+        tuple[MatmulRate, ...], Field(min_length=1, max_length=8), ListMap(("precision",))
+    ]
+    """Matrix products by number format."""
+
+    attention_tflops: Annotated[Decimal | None, Field(alias="attentionTFLOPS")] = None
+    """Fused BF16 attention, forward and backward, as measured; a share of the matrix product's
+    where absent."""
+
+    memory: Rate
+    """The accelerator's memory."""
+
+    link: Rate | None = None
+    """Between the accelerators of one node."""
+
+    fabric: Rate
+    """Between nodes."""
+
+    host: Rate | None = None
+    """Between an accelerator and its host's memory."""
+
+    storage: Rate
+    """From one node to where checkpoints lie."""
+
+
+class Power(Wire):
+    """What one node draws from the wall, in watts."""
+
+    idle_watts: Annotated[int, Field(ge=0, le=1_000_000)]
+    """Without work."""
+
+    load_watts: Annotated[int, Field(ge=1, le=1_000_000)]
+    """While it trains."""
+
+    source: Source
+    """Where the figures come from."""
+
+
+class Ownership(Wire):
+    """What an owned node costs."""
+
+    price_usd: Annotated[Decimal, Field(alias="priceUSD")]
+    """Price of one node in US dollars."""
+
+    months: Annotated[int, Field(ge=1, le=240)] = 36
+    """Months over which the price is spread."""
+
+    usd_per_kwh: Annotated[Decimal, Field(alias="usdPerKWh")] = "0.12"
+    """Price of electricity."""
+
+    utilization: Decimal = "1"
+    """Share of the time that the node works, from above 0 to 1: what idles makes work dearer."""
+
+
+class Reliability(Wire):
+    """How often the nodes fail."""
+
+    mttf_hours: Annotated[int, Field(ge=1, le=10_000_000)]
+    """Mean time between failures of one node that stop a job."""
+
+    source: Source
+    """Where the figure comes from."""
 
 
 class AcceleratorClassSpec(Wire):
@@ -85,6 +194,18 @@ class AcceleratorClassSpec(Wire):
 
     fabric: Fabric
     """How processes on these nodes reach each other."""
+
+    performance: Performance | None = None
+    """How fast the nodes are; plans need it."""
+
+    power: Power | None = None
+    """What one node draws."""
+
+    ownership: Ownership | None = None
+    """What an owned node costs."""
+
+    reliability: Reliability | None = None
+    """How often the nodes fail."""
 
     pod_template: PodTemplate = PodTemplate()
     """What is added to the pods on these nodes."""

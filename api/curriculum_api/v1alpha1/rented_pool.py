@@ -7,7 +7,7 @@ from pydantic import Field
 from curriculum_api.v1alpha1 import cel
 from curriculum_api.v1alpha1.meta import AGE, ObjectMeta
 from curriculum_api.v1alpha1.pod import Labels, Toleration
-from curriculum_api.wire import API_VERSION, Column, Decimal, Name, Resource, Rule, Wire
+from curriculum_api.wire import API_VERSION, Column, Decimal, Name, Resource, Rule, Tally, Wire
 
 
 class RentedPoolSpec(Wire):
@@ -27,6 +27,12 @@ class RentedPoolSpec(Wire):
 
     price_per_gpu_hour: Annotated[Decimal, Field(alias="pricePerGPUHour")]
     """Price of one accelerator for one hour in US dollars, a decimal as text."""
+
+    lead_time_seconds: Tally = 0
+    """Seconds between asking for nodes and having them, paid for from the moment they run."""
+
+    minimum_seconds: Tally = 0
+    """Least time that a node is paid for once it is asked for."""
 
     max_nodes: Annotated[int, Field(ge=1, le=4096)]
     """Most nodes of the pool that curricula may hold at once."""

@@ -1,0 +1,84 @@
+"""Bytes that one accelerator moves in an optimizer step, and the seconds that they take.
+
+Ring collectives of n ranks move (n - 1) / n of a buffer in each of their halves: an all-gather and
+a reduce-scatter one half each, an all-reduce both (Patarasuk and Yuan 2009). An all-to-all moves
+the same share of what a rank holds. Volumes by stage: Rajbhandari et al. 2020, section 7.
+"""
+
+from dataclasses import dataclass
+
+from curriculum_api.estimate.hardware import Hardware, Speed
+from curriculum_api.estimate.layout import Layout, Recompute
+from curriculum_api.estimate.recipe import Recipe
+from curriculum_api.estimate.shape import Shape
+from curriculum_api.wire import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of one accelerator in one optimizer step."""
+
+    states: float
+    """Gradients and weights, over all ranks; computing may go on meanwhile."""
+
+    sequence: float
+    """The exchange of heads for positions, among sequence-parallel ranks; all wait for it."""
+
+
+def of(shape: Shape, recipe: Recipe, layout: Layout) -> Traffic:
+    """The traffic of one optimizer step."""
+    return Traffic(states=_states(shape, recipe, layout), sequence=_sequence(shape, recipe, layout))
+
+
+def states_link(layout: Layout, hardware: Hardware) -> Speed | None:
+    """What gradients and weights go over; None where there is one accelerator."""
+    if layout.gpus == 1:
+        return None
+    return hardware.link if layout.nodes == 1 else hardware.ring
+
+
+def sequence_link(layout: Layout, hardware: Hardware) -> Speed | None:
+    """What the exchange goes over; each accelerator has but its own card between nodes."""
+    if layout.sequence_parallel == 1:
+        return None
+    inside = layout.sequence_parallel <= layout.gpus_per_node
+    return hardware.link if inside else hardware.fabric
+
+
+def _states(shape: Shape, recipe: Recipe, layout: Layout) -> float:
+    """Bytes by strategy, with P parameters, g and w bytes each, over a step of m passes.
+
+    DDP 2 g P; ZeRO-1 g P reduced and w P gathered; ZeRO-2 the same but reduced in each pass;
+    ZeRO-3 gathers w P for each forward and each backward pass and reduces g P in each.
+    """
+    share = (layout.gpus - 1) / layout.gpus
+    gradients = recipe.gradients * shape.parameters
+    weights = recipe.weights * shape.parameters
+    gathered = (recipe.gathered or recipe.weights) * shape.parameters
+    match layout.strategy:
+        case Strategy.DDP:
+            return share * 2 * gradients
+        case Strategy.ZERO1:
+            return share * (gradients + weights)
+        case Strategy.ZERO2:
+            return share * (gradients * layout.passes + weights)
+        case Strategy.ZERO3:
+            reduced = min(recipe.gradients, recipe.gathered or recipe.gradients)
+            return share * layout.passes * (2 * gathered + reduced * shape.parameters)
+
+
+def _sequence(shape: Shape, recipe: Recipe, layout: Layout) -> float:
+    """Bytes of the all-to-alls: queries, keys and values out, the result back, in each block.
+
+    Once forward, once backward, once more where blocks are computed again. Where there are more
+    ranks than key heads, keys and values are repeated to as many (Jacobs et al. 2023, arXiv
+    2309.14509, section 3).
+    """
+    degree = layout.sequence_parallel
+    if degree == 1:
+        return 0.0
+    times = 3 if layout.recompute is Recompute.EVERYTHING else 2
+    repeated = max(1.0, degree / shape.kv_heads)
+    width = 2 * shape.query_width + 2 * shape.kv_width * repeated
+    each = layout.pass_tokens * width * recipe.element * (degree - 1) / degree
+    return each * shape.layers * times * layout.passes

@@ -1,0 +1,190 @@
+"""An accelerator class as numbers: what was published and what was measured, kept apart.
+
+FLOP/s, bytes per second, watts of a whole node, hours. Where nothing was measured the estimate
+says so and takes the share of the published figure that other classes reach.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec, Rate
+from curriculum_api.wire import Precision
+
+GIB = 2**30
+GB = 1e9
+TERA = 1e12
+
+MATMUL_SHARE = 0.75
+"""Of the published dense FLOP/s that a large matrix product reaches, where it was not measured.
+
+Measured: GB10 0.73, B200 0.78, H100 0.80, A100 0.87 in BF16; H100 0.71 in FP8.
+"""
+
+BANDWIDTH_SHARE = 0.8
+"""The same for memory and links: GB10's memory 0.80, its RoCE 0.95, NVLink 0.75 to 0.85."""
+
+ATTENTION_SHARE = 0.45
+"""Of the measured BF16 matrix product that fused attention reaches, where it was not measured.
+
+FlashAttention-2 on an H100, forward and backward, causal, heads 128 wide (arXiv 2407.08608).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """A rate: `peak` is what nothing can exceed, `measured` what was seen."""
+
+    peak: float
+    measured: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.measured <= self.peak:
+            raise ValueError(
+                f"a measured rate must be above 0 and at most its peak, not {self.measured:g} of"
+                f" {self.peak:g}: correct one of them"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """What an owned node costs: US dollars, months of use, dollars a kWh, share of time used."""
+
+    price: float
+    months: float
+    kwh_price: float
+    utilization: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The numbers of one class; links are per accelerator and direction, watts per node."""
+
+    name: str
+    gpus_per_node: int
+    memory: float
+    """Bytes of one accelerator; on unified memory the host's share is in it."""
+
+    unified: bool
+    shared_memory: float
+    matmul: Mapping[Precision, Speed]
+    attention: float
+    """FLOP/s of fused BF16 attention, measured or by share."""
+
+    bandwidth: Speed
+    link: Speed | None
+    """Between the accelerators of a node; None where there is one."""
+
+    fabric: Speed
+    """Between nodes, each accelerator's own."""
+
+    host: Speed | None
+    """Between an accelerator and its host's memory; None on unified memory."""
+
+    storage: Speed
+    """From one node to where checkpoints lie."""
+
+    idle_watts: float
+    load_watts: float
+    mttf_hours: float | None
+    """Mean time between failures of one node."""
+
+    ownership: Ownership | None
+
+    @property
+    def ring(self) -> Speed:
+        """What a ring over several nodes gives each accelerator.
+
+        NCCL runs a ring through every network card at once, so each accelerator sees the node's
+        cards together, but no more than the links inside the node.
+        """
+        together = Speed(
+            self.fabric.peak * self.gpus_per_node, self.fabric.measured * self.gpus_per_node
+        )
+        if self.link is None:
+            return together
+        return Speed(
+            min(together.peak, self.link.peak), min(together.measured, self.link.measured)
+        )
+
+    def product(self, precision: Precision) -> Speed:
+        """FLOP/s of a matrix product.
+
+        Raises:
+            ValueError: the class carries no number for this precision.
+        """
+        if precision not in self.matmul:
+            known = ", ".join(self.matmul) or "none"
+            raise ValueError(
+                f'accelerator class "{self.name}" has no speed for {precision}; known: {known};'
+                " add it to spec.performance.matmul"
+            )
+        return self.matmul[precision]
+
+
+def of_class(name: str, spec: AcceleratorClassSpec) -> Hardware:
+    """The numbers of an AcceleratorClass.
+
+    Raises:
+        ValueError: it carries none, or they contradict each other.
+    """
+    numbers = spec.performance
+    if numbers is None:
+        raise ValueError(
+            f'accelerator class "{name}" has no spec.performance, so nothing can be estimated on'
+            " it: add its published and measured rates"
+        )
+    if spec.gpus_per_node > 1 and numbers.link is None:
+        raise ValueError(
+            f'accelerator class "{name}" has {spec.gpus_per_node} accelerators a node and no'
+            " spec.performance.link: add the rate between them"
+        )
+    try:
+        return _hardware(name, spec)
+    except ValueError as error:
+        raise ValueError(f'accelerator class "{name}": {error}') from error
+
+
+def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
+    numbers = spec.performance
+    assert numbers is not None
+    matmul = {
+        rate.precision: _speed(rate.peak_tflops, rate.measured_tflops, TERA, MATMUL_SHARE)
+        for rate in numbers.matmul
+    }
+    attention = numbers.attention_tflops
+    known = matmul.get(Precision.BF16) or next(iter(matmul.values()))
+    owned, power = spec.ownership, spec.power
+    return Hardware(
+        name=name,
+        gpus_per_node=spec.gpus_per_node,
+        memory=spec.memory_gib * GIB,
+        unified=spec.unified_memory,
+        shared_memory=spec.shared_memory_gib * GIB,
+        matmul=matmul,
+        attention=float(attention) * TERA if attention else known.measured * ATTENTION_SHARE,
+        bandwidth=_rate(numbers.memory),
+        link=_rate(numbers.link) if numbers.link else None,
+        fabric=_rate(numbers.fabric),
+        host=_rate(numbers.host) if numbers.host else None,
+        storage=_rate(numbers.storage),
+        idle_watts=float(power.idle_watts) if power else 0.0,
+        load_watts=float(power.load_watts) if power else 0.0,
+        mttf_hours=float(spec.reliability.mttf_hours) if spec.reliability else None,
+        ownership=Ownership(
+            price=float(owned.price_usd),
+            months=float(owned.months),
+            kwh_price=float(owned.usd_per_kwh),
+            utilization=float(owned.utilization),
+        )
+        if owned
+        else None,
+    )
+
+
+def _rate(rate: Rate) -> Speed:
+    return _speed(rate.peak_gbps, rate.measured_gbps, GB, BANDWIDTH_SHARE)
+
+
+def _speed(peak: str, measured: str | None, unit: float, share: float) -> Speed:
+    top = float(peak) * unit
+    return Speed(peak=top, measured=top * share if measured is None else float(measured) * unit)
