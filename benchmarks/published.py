@@ -171,9 +171,7 @@ def _llama_on_hopper(known: Mapping[str, Hardware]) -> Iterable[Row]:
         attention=h100.attention * slow,
         bandwidth=Speed(2400 * GB, 2400 * 0.8 * GB),
     )
-    base = Layout(
-        1, 8, Strategy.ZERO3, context=8192, micro_batch=2, recompute=Recompute.SELECTIVE
-    )
+    base = Layout(1, 8, Strategy.ZERO3, context=8192, micro_batch=2, recompute=Recompute.SELECTIVE)
     compiled = replace(base, kernels=FUSED)
     long = Layout(
         1, 8, Strategy.ZERO3, context=32768, recompute=Recompute.EVERYTHING, kernels=FUSED
@@ -260,9 +258,7 @@ def _gpt_on_a_spark(known: Mapping[str, Hardware]) -> Iterable[Row]:
             SPARK,
             shape,
             recipe.PURE_BF16 if precision is Precision.BF16 else recipe.PURE_BF16_FP8,
-            Layout(
-                1, 1, Strategy.DDP, context=context, micro_batch=batch, kernels=Kernels.NATIVE
-            ),
+            Layout(1, 1, Strategy.DDP, context=context, micro_batch=batch, kernels=Kernels.NATIVE),
             spark,
             precision=precision,
             gib=gib,
@@ -272,7 +268,7 @@ def _gpt_on_a_spark(known: Mapping[str, Hardware]) -> Iterable[Row]:
 
 
 def _mpt_on_hopper(known: Mapping[str, Hardware]) -> Iterable[Row]:
-    # their attention was Triton's of 2023: about 210 TFLOPS on an H100 where FlashAttention-2 has 350
+    # their attention was Triton's of 2023: about 210 TFLOPS on an H100; FlashAttention-2 has 350
     h100 = replace(known["h100-sm90"], attention=210 * TERA)
     again, kept = Recompute.EVERYTHING, Recompute.NOTHING
     small, one, three = gpt(1536, 24, 12), gpt(2048, 24, 16), gpt(2560, 32, 20)
@@ -331,11 +327,7 @@ def main() -> int:
     _table("GiB of one GPU", [(r.name, r.predicted_gib(), r.gib) for r in found if r.gib])
     _table(
         "tokens/s of one GPU",
-        [
-            (r.name, r.predicted_tokens(), r.tokens_per_second)
-            for r in found
-            if r.tokens_per_second
-        ],
+        [(r.name, r.predicted_tokens(), r.tokens_per_second) for r in found if r.tokens_per_second],
     )
     return 0
 

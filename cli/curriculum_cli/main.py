@@ -45,6 +45,18 @@ def render(
         raise typer.Exit(1) from error
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def plan(context: typer.Context) -> None:
+    """Say what each phase takes before its first step: memory, hours, money."""
+    from curriculum_cli import plan as command
+
+    parent = context.parent.info_name if context.parent else None
+    raise typer.Exit(command.main(context.args, program=parent or "curriculum"))
+
+
 @app.command()
 def run(
     filename: Files,

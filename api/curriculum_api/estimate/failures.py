@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from curriculum_api.estimate.hardware import Hardware
 from curriculum_api.estimate.layout import Layout
-from curriculum_api.estimate.recipe import Recipe
 from curriculum_api.estimate.shape import Shape
 
 CHECKPOINT_BYTES = 12.0
@@ -56,7 +55,6 @@ class Checkpoints:
 
 def checkpoints(
     shape: Shape,
-    recipe: Recipe,
     layout: Layout,
     hardware: Hardware,
     *,
@@ -69,8 +67,7 @@ def checkpoints(
     With a snapshot, training waits only for the copy to host memory. `interval` is what the phase
     asks for; the best one where None.
     """
-    moments = 8.0 if recipe.moments >= 1 else 0.0
-    size = shape.parameters * (CHECKPOINT_BYTES - 8.0 + moments)
+    size = shape.parameters * CHECKPOINT_BYTES
     save = size / hardware.storage.measured
     held = save
     if snapshot:

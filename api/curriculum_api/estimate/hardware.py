@@ -102,9 +102,7 @@ class Hardware:
         )
         if self.link is None:
             return together
-        return Speed(
-            min(together.peak, self.link.peak), min(together.measured, self.link.measured)
-        )
+        return Speed(min(together.peak, self.link.peak), min(together.measured, self.link.measured))
 
     def product(self, precision: Precision) -> Speed:
         """FLOP/s of a matrix product.

@@ -76,7 +76,7 @@ class Memory:
     @property
     def total(self) -> float:
         """Bytes of everything."""
-        return sum(getattr(self, part.name) for part in fields(self))
+        return sum(self.parts().values())
 
     def parts(self) -> dict[str, float]:
         """Every part by name."""
@@ -156,9 +156,9 @@ def kept_bytes(shape: Shape, recipe: Recipe, layout: Layout) -> float:
     if layout.recompute is Recompute.EVERYTHING:
         return r * h
     attention = e * (q + 2 * k) + i * q + 4.0 * shape.heads
-    if layout.recompute is Recompute.SELECTIVE:
-        return r * h + e * q + e * (2 * h + q + 2 * k + 2 * m) / 2
     wide = _mlp_share(layout)
+    if layout.recompute is Recompute.SELECTIVE:
+        return r * h + e * q + e * (2 * h + q + 2 * k + 2 * m * wide) / 2
     block = 2 * (r * h + i * h) + attention + (2 * e + i) * m * wide
     if layout.kernels is Kernels.EAGER:
         return block + 2 * 4 * h + e * q + e * m * wide
@@ -214,7 +214,8 @@ def _block(shape: Shape, recipe: Recipe, layout: Layout) -> float:
         sequence_parallel=layout.sequence_parallel,
     )
     whole = kept_bytes(shape, recipe, again)
-    return layout.pass_tokens * (whole - kept_bytes(shape, recipe, layout) + wide)
+    already = kept_bytes(shape, recipe, layout)
+    return layout.pass_tokens * (max(0.0, whole - already) + wide)
 
 
 def _logits(shape: Shape, recipe: Recipe, layout: Layout) -> float:

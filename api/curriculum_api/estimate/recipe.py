@@ -51,15 +51,12 @@ SHARDED_FP32 = Recipe(weights=4, gradients=4, moments=8, gathered=2)
 PURE_BF16 = Recipe(weights=2, gradients=2, moments=4)
 """Everything in BF16: 8 bytes."""
 
-MIXED_NVFP4 = Recipe(
-    weights=2, gradients=4, moments=8, master=4, copies=1.125, inputs=0.5625
-)
+MIXED_NVFP4 = Recipe(weights=2, gradients=4, moments=8, master=4, copies=1.125, inputs=0.5625)
 """Megatron-LM's 18 bytes with NVFP4 products by Transformer Engine: weights once more in both
 layouts and inputs as they are multiplied, 4 bits and a scale of 8 for 16 of them."""
 
 PURE_BF16_FP8 = Recipe(weights=2, gradients=2, moments=4, copies=2, inputs=1)
 """Everything in BF16 with FP8 products by Transformer Engine: the same with one byte each."""
-
 
 
 def of_phase(precision: Precision, optimizer: OptimizerName, strategy: Strategy) -> Recipe:

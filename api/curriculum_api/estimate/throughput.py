@@ -58,11 +58,16 @@ class Seconds:
     @property
     def total(self) -> float:
         """Seconds of the step."""
-        return sum(getattr(self, part.name) for part in fields(self))
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, float]:
+        """Every part by name."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     def dominant(self) -> str:
         """What most of the step goes to."""
-        return max((part.name for part in fields(self)), key=lambda name: getattr(self, name))
+        parts = self.parts()
+        return max(parts, key=parts.__getitem__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +129,7 @@ def of(
     return made
 
 
-def elementwise_bytes(
-    shape: Shape, recipe: Recipe, layout: Layout, precision: Precision
-) -> float:
+def elementwise_bytes(shape: Shape, recipe: Recipe, layout: Layout, precision: Precision) -> float:
     """Bytes of memory that one token's elementwise work moves, forward and backward.
 
     A block's activations are eight hidden widths, the four of attention's tensors and three

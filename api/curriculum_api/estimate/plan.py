@@ -1,0 +1,316 @@
+"""A whole curriculum before its first step: memory, time, energy and money of every phase."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from curriculum_api.estimate import cost, failures, memory, rules, throughput, ways
+from curriculum_api.estimate import hardware as machines
+from curriculum_api.estimate import phase as phases
+from curriculum_api.estimate import shape as shapes
+from curriculum_api.estimate.cost import Cost, Rent
+from curriculum_api.estimate.failures import Checkpoints, Hours
+from curriculum_api.estimate.hardware import GIB, Hardware
+from curriculum_api.estimate.layout import Layout
+from curriculum_api.estimate.memory import Memory
+from curriculum_api.estimate.shape import Shape
+from curriculum_api.estimate.throughput import Throughput
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
+from curriculum_api.v1alpha1.curriculum import CurriculumSpec, Phase
+from curriculum_api.v1alpha1.rented_pool import RentedPoolSpec
+from curriculum_api.wire import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a curriculum may run on, and what is known of its data."""
+
+    classes: Mapping[str, AcceleratorClassSpec]
+    pools: Mapping[str, RentedPoolSpec] = field(default_factory=dict)
+    documents: Mapping[str, list[int]] = field(default_factory=dict)
+    """Lengths of a sample of each source's documents, in tokens, where known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The estimates of one phase that can be estimated."""
+
+    layout: Layout
+    memory: Memory
+    limit: float
+    """Bytes that one accelerator has."""
+
+    throughput: Throughput
+    checkpoints: Checkpoints
+    hours: Hours
+    kwh: float
+    cost: Cost
+    length: float
+    """Tokens over which a token attends."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak lies within what there is."""
+        return self.memory.total <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """One phase: its numbers, where they can be given, and what stands in its way."""
+
+    phase: Phase
+    gpus: int
+    numbers: Numbers | None
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Breakeven:
+    """The owned phases against the same on rented nodes."""
+
+    pool: str
+    owned_usd: float
+    rented_usd: float
+    rented_hours: float
+    bought_usd: float
+    months: float | None
+    """Months of such work after which buying has cost less; None where it never does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A curriculum's plan."""
+
+    phases: tuple[PhasePlan, ...]
+    breakeven: Breakeven | None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether nothing stands in the way of any phase."""
+        return not any(planned.problems for planned in self.phases)
+
+    @property
+    def hours(self) -> Hours:
+        """Hours of all phases, one after the other."""
+        known = [p.numbers.hours for p in self.phases if p.numbers]
+        return Hours(
+            least=sum(h.least for h in known),
+            likely=sum(h.likely for h in known),
+            most=sum(h.most for h in known),
+        )
+
+    @property
+    def usd(self) -> float:
+        """Dollars of all phases."""
+        return sum(p.numbers.cost.total for p in self.phases if p.numbers)
+
+    @property
+    def kwh(self) -> float:
+        """Energy of all phases."""
+        return sum(p.numbers.kwh for p in self.phases if p.numbers)
+
+
+def of(spec: CurriculumSpec, site: Site) -> Plan:
+    """The plan of a curriculum.
+
+    Raises:
+        ValueError: the model's shape cannot be read.
+    """
+    shape = shape_of(spec)
+    planned = tuple(of_phase(phase, shape, site) for phase in spec.phases)
+    return Plan(phases=planned, breakeven=_breakeven(planned, shape, site))
+
+
+def shape_of(spec: CurriculumSpec) -> Shape:
+    """The model's shape."""
+    if spec.model.preset is not None:
+        return shapes.of_preset(spec.model.preset)
+    return shapes.of_config(spec.model.config or {})
+
+
+def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
+    """The plan of one phase."""
+    kind = site.classes.get(phase.accelerator_class)
+    if kind is None:
+        known = ", ".join(sorted(site.classes)) or "none"
+        missing = (
+            f'accelerator class "{phase.accelerator_class}" is not known; known: {known}; add it'
+            " with -f"
+        )
+        return PhasePlan(phase, 0, None, (missing,))
+    gpus = phase.nodes * phases.gpus_per_node(phase, kind)
+    problems = [
+        *rules.of_class(phase, phase.accelerator_class, kind),
+        *rules.of_pool(phase, dict(site.pools)),
+        *rules.of_memory(phase),
+        *phases.refusals(phase, kind, shape),
+    ]
+    if gpus % phase.sequence_parallel:
+        return PhasePlan(phase, gpus, None, tuple(problems))
+    try:
+        hardware = machines.of_class(phase.accelerator_class, kind)
+        numbers = _numbers(phase, shape, kind, hardware, site)
+    except ValueError as error:
+        return PhasePlan(phase, gpus, None, (*problems, str(error)))
+    if not numbers.fits:
+        problems.append(_too_much(phase, shape, kind, hardware, numbers))
+    problems.extend(_too_long(phase, numbers))
+    return PhasePlan(
+        phase, gpus, numbers, tuple(problems), tuple(_remarks(phase, shape, hardware, numbers))
+    )
+
+
+def _numbers(
+    phase: Phase, shape: Shape, kind: AcceleratorClassSpec, hardware: Hardware, site: Site
+) -> Numbers:
+    layout, recipe = phases.layout(phase, kind), phases.bytes_each(phase)
+    need = memory.of(shape, recipe, layout, hardware)
+    length = phases.attended(phase, site.documents)
+    speed = throughput.of(shape, recipe, layout, hardware, precision=phase.precision, length=length)
+    seconds = phase.tokens / speed.tokens_per_second * (1 + phases.reference_share(phase))
+    saved = failures.checkpoints(
+        shape,
+        layout,
+        hardware,
+        seconds=seconds,
+        interval=_interval(phase, speed),
+        snapshot=_snapshot(shape, layout, hardware, need),
+    )
+    hours = failures.hours(saved, seconds=seconds)
+    pool = site.pools.get(phase.pool) if phase.pool else None
+    if pool is None:
+        money = cost.owned(hardware, nodes=phase.nodes, hours=hours.likely)
+    else:
+        money = cost.rented(hardware, rent_of(pool), nodes=phase.nodes, hours=hours.likely)
+    return Numbers(
+        layout=layout,
+        memory=need,
+        limit=hardware.memory,
+        throughput=speed,
+        checkpoints=saved,
+        hours=hours,
+        kwh=cost.energy(hardware, nodes=phase.nodes, hours=hours.likely),
+        cost=money,
+        length=length,
+    )
+
+
+def rent_of(pool: RentedPoolSpec) -> Rent:
+    """A pool's terms."""
+    return Rent(
+        price=float(pool.price_per_gpu_hour),
+        lead_seconds=float(pool.lead_time_seconds),
+        minimum_seconds=float(pool.minimum_seconds),
+    )
+
+
+def _interval(phase: Phase, speed: Throughput) -> float | None:
+    """Seconds between the saves that a phase asks for; None where it asks for none."""
+    asked = phase.checkpoint
+    given = [float(asked.every_seconds)] if asked.every_seconds else []
+    if asked.every_steps:
+        given.append(asked.every_steps * speed.seconds.total)
+    return min(given) if given else None
+
+
+def _snapshot(shape: Shape, layout: Layout, hardware: Hardware, need: Memory) -> bool:
+    """Whether a save can copy to host memory and go on: on unified memory, if there is room."""
+    if not hardware.unified:
+        return True
+    return need.total + memory.snapshot_bytes(shape) <= hardware.memory * layout.gpus_per_node
+
+
+def _too_much(
+    phase: Phase, shape: Shape, kind: AcceleratorClassSpec, hardware: Hardware, numbers: Numbers
+) -> str:
+    need, limit = numbers.memory.total / GIB, numbers.limit / GIB
+    told = f"{phase.strategy} with {phase.optimizer.name} needs {need:,.0f} of {limit:,.0f} GiB"
+    found = ways.out(phase, shape, kind, hardware)
+    if not found:
+        return f"{told}; nothing on {phase.nodes} such nodes fits: take more, or a larger class"
+    return "; ".join([told, *(f"{way.words} needs {way.gib:,.0f}" for way in found)])
+
+
+def _too_long(phase: Phase, numbers: Numbers) -> list[str]:
+    deadline = phase.active_deadline_seconds
+    if deadline is None or numbers.hours.likely * 3600 <= deadline:
+        return []
+    return [
+        f"it takes {numbers.hours.likely:,.1f} hours, but activeDeadlineSeconds {deadline} allows"
+        f" {deadline / 3600:,.1f}: raise it, or take more nodes"
+    ]
+
+
+def _remarks(phase: Phase, shape: Shape, hardware: Hardware, numbers: Numbers) -> list[str]:
+    found = []
+    if hardware.unified and phase.memory.offload_optimizer:
+        found.append("offloading gains nothing: host and accelerator share one memory")
+    if hardware.unified and not _snapshot(shape, numbers.layout, hardware, numbers.memory):
+        found.append(
+            f"saves hold training for {numbers.checkpoints.held:,.0f} s: a copy in the background"
+            f" would take {memory.snapshot_bytes(shape) / GIB:,.0f} GiB of the same memory"
+        )
+    return found
+
+
+def _breakeven(planned: tuple[PhasePlan, ...], shape: Shape, site: Site) -> Breakeven | None:
+    """The owned phases on one rented node of the first pool whose class is known."""
+    owned = [p for p in planned if p.phase.pool is None and p.numbers is not None]
+    name = next((n for n, p in site.pools.items() if p.accelerator_class in site.classes), None)
+    if not owned or name is None:
+        return None
+    pool = site.pools[name]
+    rented_usd = rented_hours = owned_usd = bought = hours = 0.0
+    for here in owned:
+        there = _on_rented(here.phase, shape, site, name, pool)
+        if there is None or here.numbers is None:
+            return None
+        rented_usd += there.cost.total
+        rented_hours += there.hours.likely
+        owned_usd += here.numbers.cost.total
+        hours += here.numbers.hours.likely
+        terms = machines.of_class(
+            here.phase.accelerator_class, site.classes[here.phase.accelerator_class]
+        ).ownership
+        bought = max(bought, terms.price * here.phase.nodes if terms else 0.0)
+    if not bought:
+        return None
+    electricity = sum(p.numbers.cost.electricity for p in owned if p.numbers)
+    per_month = cost.HOURS_PER_MONTH / hours
+    return Breakeven(
+        pool=name,
+        owned_usd=owned_usd,
+        rented_usd=rented_usd,
+        rented_hours=rented_hours,
+        bought_usd=bought,
+        months=cost.breakeven_months(
+            bought=bought,
+            owned_monthly=electricity * per_month,
+            cloud_monthly=rented_usd * per_month,
+        ),
+    )
+
+
+def _on_rented(
+    phase: Phase, shape: Shape, site: Site, name: str, pool: RentedPoolSpec
+) -> Numbers | None:
+    """A phase moved to one node of a pool, fully sharded, in BF16 where it was."""
+    kind = site.classes[pool.accelerator_class]
+    if kind.gpus_per_node % phase.sequence_parallel:
+        return None
+    batch = phase.global_batch_tokens
+    per_pass = kind.gpus_per_node * phase.context_length
+    moved = phase.model_copy(
+        update={
+            "accelerator_class": pool.accelerator_class,
+            "pool": name,
+            "nodes": 1,
+            "gpus_per_node": None,
+            "strategy": Strategy.ZERO3 if phase.strategy is Strategy.DDP else phase.strategy,
+            "global_batch_tokens": max(1, round(batch / per_pass)) * per_pass if batch else None,
+        }
+    )
+    try:
+        return _numbers(moved, shape, kind, machines.of_class(pool.accelerator_class, kind), site)
+    except ValueError:
+        return None
