@@ -1,8 +1,8 @@
 """Predicted against published: memory of one GPU and tokens a second of runs that others report.
 
-`python benchmarks/published.py` prints the tables; a test reads the same rows. Class numbers are the
-chart's and the examples'; what differs in a run is said beside it. Rows name everything that the
-publisher tells; where a batch size or a recipe is not told, `assumed` says what was taken.
+`python benchmarks/published.py` prints the tables; a test reads the same rows. Class numbers are
+the chart's and the examples'; what differs in a run is said beside it. Rows name everything that
+the publisher tells; where a batch size or a recipe is not told, `assumed` says what was taken.
 """
 
 import sys
@@ -123,7 +123,7 @@ def _llama_on_blackwell(known: Mapping[str, Hardware]) -> Iterable[Row]:
         LLAMA_8B,
         recipe.MIXED,
         zero2,
-        # FlashAttention-2 has no kernels for this chip: it runs as on the one before, clocked higher
+        # FlashAttention-2 has no kernels for this chip: it runs as on the one before, but faster
         replace(b200, attention=450 * TERA),
         gib=99,
         tokens_per_second=778 * TERA / per_token,

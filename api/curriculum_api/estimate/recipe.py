@@ -9,7 +9,7 @@ MOMENT_BYTES = {
     OptimizerName.ADAMW_8BIT: 2.0,
     OptimizerName.ADAMW_4BIT: 1.0,
 }
-"""Both moments of one parameter. The quantised ones carry a scale a block besides (2 % and less)."""
+"""Both moments of one parameter; the quantised ones carry a scale a block besides, 2 % and less."""
 
 
 @dataclass(frozen=True, slots=True)
