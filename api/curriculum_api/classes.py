@@ -28,19 +28,28 @@ CLASSES: dict[str, dict[str, Any]] = {
                     "precision": "BF16",
                     "peakTFLOPS": "125",
                     "measuredTFLOPS": "91",
-                    "source": "peak: a quarter of half of 1 PFLOP of sparse FP4 (NVIDIA); measured 91 to 92: huggingface/kernels PR 283",
+                    "source": (
+                        "peak: a quarter of half of 1 PFLOP of sparse FP4 (NVIDIA); measured 91"
+                        " to 92: huggingface/kernels PR 283"
+                    ),
                 },
                 {
                     "precision": "FP8",
                     "peakTFLOPS": "250",
                     "measuredTFLOPS": "188",
-                    "source": "peak: half of half of 1 PFLOP of sparse FP4 (NVIDIA); measured: NVIDIA developer forum 359960",
+                    "source": (
+                        "peak: half of half of 1 PFLOP of sparse FP4 (NVIDIA); measured: NVIDIA"
+                        " developer forum 359960"
+                    ),
                 },
                 {
                     "precision": "NVFP4",
                     "peakTFLOPS": "500",
                     "measuredTFLOPS": "356",
-                    "source": "peak: half of 1 PFLOP of sparse FP4 (NVIDIA); measured: NVIDIA developer forum 359960",
+                    "source": (
+                        "peak: half of 1 PFLOP of sparse FP4 (NVIDIA); measured: NVIDIA developer"
+                        " forum 359960"
+                    ),
                 },
             ],
             "memory": {
@@ -51,19 +60,28 @@ CLASSES: dict[str, dict[str, Any]] = {
             "fabric": {
                 "peakGBps": "25",
                 "measuredGBps": "20.9",
-                "source": "peak: 200 Gb/s over both twins of one port; measured: NCCL all_gather 18.9 to 23.7, NVIDIA/dgx-spark-playbooks issues 25 and 102",
+                "source": (
+                    "peak: 200 Gb/s over both twins of one port; measured: NCCL all_gather 18.9"
+                    " to 23.7, NVIDIA/dgx-spark-playbooks issues 25 and 102"
+                ),
             },
             "storage": {"peakGBps": "1.25", "source": "10GbE RJ45; not measured"},
         },
         "power": {
             "idleWatts": 35,
             "loadWatts": 140,
-            "source": "SoC TDP 140 W, supply 240 W (NVIDIA); 25 to 37 W idle, 80 to 100 W under load were observed",
+            "source": (
+                "SoC TDP 140 W, supply 240 W (NVIDIA); 25 to 37 W idle, 80 to 100 W under load"
+                " were observed"
+            ),
         },
         "ownership": {"priceUSD": "4000", "months": 36, "usdPerKWh": "0.12"},
         "reliability": {
             "mttfHours": 8000,
-            "source": "no figure is public for Sparks; Meta's research clusters failed once in 8,090 GPU hours (HPCA 2025)",
+            "source": (
+                "no figure is public for Sparks; Meta's research clusters failed once in 8,090"
+                " GPU hours (HPCA 2025)"
+            ),
         },
     },
     "b200-sm100": {
@@ -83,7 +101,10 @@ CLASSES: dict[str, dict[str, Any]] = {
                     "precision": "BF16",
                     "peakTFLOPS": "2250",
                     "measuredTFLOPS": "1745",
-                    "source": "peak: NVIDIA HGX B200 data sheet, dense; measured: stas00/ml-engineering, MAMF",
+                    "source": (
+                        "peak: NVIDIA HGX B200 data sheet, dense; measured:"
+                        " stas00/ml-engineering, MAMF"
+                    ),
                 },
                 {
                     "precision": "FP8",
@@ -123,7 +144,10 @@ CLASSES: dict[str, dict[str, Any]] = {
         },
         "reliability": {
             "mttfHours": 2500,
-            "source": "between 1,010 hours (Meta's research clusters, HPCA 2025) and 6,300 (Llama 3 405B) for eight H100",
+            "source": (
+                "between 1,010 hours (Meta's research clusters, HPCA 2025) and 6,300 (Llama 3"
+                " 405B) for eight H100"
+            ),
         },
     },
 }
