@@ -22,6 +22,8 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails
 
+from curriculum_api import docstrings
+
 GROUP = "curriculum.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -136,7 +138,7 @@ class Wire(BaseModel):
         validate_by_alias=True,
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
+        # programs start without the validators of what they do not read
         defer_build=True,
     )
 
@@ -149,7 +151,17 @@ class Wire(BaseModel):
     ) -> JsonSchemaValue:
         schema = handler.resolve_ref_schema(handler(core_schema))
         schema.update(_with_rules(schema, cls.rules))
+        cls._describe(schema.get("properties", {}))
         return schema
+
+    @classmethod
+    def _describe(cls, properties: dict[str, JsonSchemaValue]) -> None:
+        """Give each property the docstring below its attribute."""
+        texts = docstrings.of(cls)
+        for name, field in cls.model_fields.items():
+            key = field.alias or name
+            if key in properties and name in texts:
+                properties[key] = {"description": texts[name], **properties[key]}
 
 
 class Reported(Wire):

@@ -1,5 +1,6 @@
 """Where the program starts: `plan` goes past typer, whose import would double its time."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ def main() -> None:
     if sys.argv[1:2] == ["plan"]:
         from curriculum_cli import plan
 
+        gc.disable()  # it ends before there is anything worth collecting
         sys.exit(plan.main(sys.argv[2:], program=program))
     from curriculum_cli.main import app
 
