@@ -9,6 +9,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 
 
 def of(cls: type) -> dict[str, str]:
@@ -30,7 +31,7 @@ def _own(cls: type) -> dict[str, str]:
 
 
 def _pairs(body: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for attribute, below in zip(body.body, body.body[1:]):
+    for attribute, below in pairwise(body.body):
         if (
             isinstance(attribute, ast.AnnAssign)
             and isinstance(attribute.target, ast.Name)

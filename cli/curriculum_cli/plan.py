@@ -48,7 +48,24 @@ def parser(program: str) -> argparse.ArgumentParser:
         default="measured",
         help="article: the article's figures beside the measured ones",
     )
+    made.add_argument(
+        "--optimize",
+        choices=("cost", "time"),
+        help="search classes, nodes and layouts for the cheapest or the soonest plan",
+    )
+    made.add_argument(
+        "--deadline", type=_hours, metavar="TIME", help="most time, for example 30d or 12h"
+    )
+    made.add_argument("--budget", type=float, metavar="USD", help="most money in dollars")
     return made
+
+
+def _hours(text: str) -> float:
+    """30d or 12h as hours."""
+    units = {"d": 24.0, "h": 1.0}
+    if text[-1:] not in units:
+        raise argparse.ArgumentTypeError(f'"{text}" has no unit: write 30d or 12h')
+    return float(text[:-1]) * units[text[-1]]
 
 
 def main(arguments: Sequence[str], *, program: str = "curriculum") -> int:
@@ -63,17 +80,19 @@ def main(arguments: Sequence[str], *, program: str = "curriculum") -> int:
 
     try:
         given = plan_files.read(asked.filename)
-        plans = {
-            name: plan.of(
-                spec,
-                plan.Site(
-                    classes=given.classes,
-                    pools=given.pools,
-                    documents=plan_data.lengths(asked.data, spec) if asked.data else {},
-                ),
+        sites = {
+            name: plan.Site(
+                classes=given.classes,
+                pools=given.pools,
+                documents=plan_data.lengths(asked.data, spec) if asked.data else {},
             )
             for name, spec in given.curricula.items()
         }
+        if asked.optimize:
+            from curriculum_cli import plan_optimize
+
+            return plan_optimize.main(given, sites, asked, program=program)
+        plans = {name: plan.of(spec, sites[name]) for name, spec in given.curricula.items()}
         sys.stdout.write(_written(plans, given, output=asked.output, profile=asked.profile))
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{program} plan: {error}\n")

@@ -260,3 +260,21 @@ def test_help_names_the_command() -> None:
 
     assert answer.exit_code == plan.FEASIBLE, answer.output
     assert "plan" in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_the_best_plan_comes_with_its_front_and_patch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = run(capsys, "-f", str(ARTICLE), "--optimize", "cost", "--deadline", "60d")
+
+    assert code == plan.FEASIBLE
+    assert "in both hours and dollars:" in out
+    assert "# kubectl patch tcur article-8b --type=json" in out
+    assert [line for line in out.splitlines() if len(line) > WIDTH] == []
+
+
+def test_a_deadline_that_cannot_be_kept_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(capsys, "-f", str(ARTICLE), "--optimize", "cost", "--deadline", "1h")
+
+    assert code == plan.NOT_FEASIBLE
+    assert "no layout keeps to that: the soonest takes" in error

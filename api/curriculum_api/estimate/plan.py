@@ -149,7 +149,7 @@ def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
         return PhasePlan(phase, gpus, None, tuple(problems))
     try:
         hardware = machines.of_class(phase.accelerator_class, kind)
-        numbers = _numbers(phase, shape, kind, hardware, site)
+        numbers = numbers_of(phase, shape, kind, hardware, site)
     except ValueError as error:
         return PhasePlan(phase, gpus, None, (*problems, str(error)))
     if not numbers.fits:
@@ -160,9 +160,10 @@ def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
     )
 
 
-def _numbers(
+def numbers_of(
     phase: Phase, shape: Shape, kind: AcceleratorClassSpec, hardware: Hardware, site: Site
 ) -> Numbers:
+    """The estimates of a phase on a class, whether it fits or not."""
     layout, recipe = phases.layout(phase, kind), phases.bytes_each(phase)
     need = memory.of(shape, recipe, layout, hardware)
     length = phases.attended(phase, site.documents)
@@ -311,6 +312,6 @@ def _on_rented(
         }
     )
     try:
-        return _numbers(moved, shape, kind, machines.of_class(pool.accelerator_class, kind), site)
+        return numbers_of(moved, shape, kind, machines.of_class(pool.accelerator_class, kind), site)
     except ValueError:
         return None
