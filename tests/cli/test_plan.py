@@ -175,6 +175,16 @@ def test_a_class_that_contradicts_itself_is_told(
             "TrainingCurriculum x: model: required, but absent",
             id="no spec",
         ),
+        pytest.param(
+            ARTICLE.read_text().replace("name: quality", "name: pretrain"),
+            "`phases[].name` must be unique",
+            id="one name twice",
+        ),
+        pytest.param(
+            ARTICLE.read_text().replace("llama-3.1-8b", "llama-9"),
+            'model.preset "llama-9" is not known: choose one of llama-3.1-8b',
+            id="no such preset",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_line(

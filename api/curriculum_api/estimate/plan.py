@@ -114,8 +114,10 @@ def of(spec: CurriculumSpec, site: Site) -> Plan:
     """The plan of a curriculum.
 
     Raises:
-        ValueError: the model's shape cannot be read.
+        ValueError: the model's shape cannot be read, or two phases have one name.
     """
+    for refused in rules.of_spec(spec):
+        raise ValueError(refused)
     shape = shape_of(spec)
     planned = tuple(of_phase(phase, shape, site) for phase in spec.phases)
     return Plan(phases=planned, breakeven=_breakeven(planned, shape, site))
@@ -140,9 +142,9 @@ def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
         return PhasePlan(phase, 0, None, (missing,))
     gpus = phase.nodes * phases.gpus_per_node(phase, kind)
     problems = [
+        *rules.of_phase(phase),
         *rules.of_class(phase, phase.accelerator_class, kind),
         *rules.of_pool(phase, dict(site.pools)),
-        *rules.of_memory(phase),
         *phases.refusals(phase, kind, shape),
     ]
     if gpus % phase.sequence_parallel:

@@ -1,12 +1,13 @@
-"""What a phase asks of its class and pool that cannot be, from their documents alone."""
+"""What a phase asks that cannot be, from the documents alone: its own, its class's, its pool's."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from curriculum_api.v1alpha1 import cel
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
-from curriculum_api.v1alpha1.curriculum import Phase
+from curriculum_api.v1alpha1.curriculum import CurriculumSpec, Phase
 from curriculum_api.v1alpha1.rented_pool import RentedPoolSpec
-from curriculum_api.wire import Precision, Strategy
+from curriculum_api.wire import Precision, RopeScaling, Strategy
 
 BLOCK_SCALED = (Precision.MXFP8, Precision.NVFP4)
 """Formats whose training kernels exist on compute capability 10.0 and 10.3 only."""
@@ -66,15 +67,68 @@ def of_pool(phase: Phase, pools: dict[str, RentedPoolSpec]) -> Iterable[str]:
         yield f'nodes {phase.nodes} is more than the {pool.max_nodes} of pool "{phase.pool}"'
 
 
-def of_memory(phase: Phase) -> Iterable[str]:
-    """Trades for memory that need another."""
-    asked = phase.memory
-    if asked.offload_activations and not asked.activation_checkpointing:
-        yield "memory.offloadActivations needs memory.activationCheckpointing: set both"
-    if asked.offload_optimizer and phase.strategy is Strategy.DDP:
-        yield "memory.offloadOptimizer needs strategy ZeRO1, ZeRO2 or ZeRO3"
-    if asked.offload_parameters and phase.strategy is not Strategy.ZERO3:
-        yield "memory.offloadParameters needs strategy ZeRO3"
+def of_phase(phase: Phase) -> Iterable[str]:
+    """What the CRD's own rules refuse, in their words; a test holds both against each other."""
+    for rule, holds in zip(cel.PHASE, _HOLDS, strict=True):
+        if not holds(phase):
+            yield rule.message
+
+
+def of_spec(spec: CurriculumSpec) -> Iterable[str]:
+    """The same for what lies above the phases."""
+    both, neither = cel.MODEL[1], cel.MODEL[0]
+    if spec.model.preset is None and spec.model.config is None:
+        yield neither.message
+    if spec.model.preset is not None and spec.model.config is not None:
+        yield both.message
+    names = [phase.name for phase in spec.phases]
+    if len(set(names)) < len(names):
+        yield cel.UNIQUE_NAMES.message
+
+
+def _batch_is_whole(phase: Phase) -> bool:
+    return not phase.global_batch_tokens or phase.global_batch_tokens % phase.context_length == 0
+
+
+def _processes_divide(phase: Phase) -> bool:
+    given = phase.gpus_per_node
+    return given is None or phase.nodes * given % phase.sequence_parallel == 0
+
+
+def _rope_is_whole(phase: Phase) -> bool:
+    rope = phase.rope
+    return rope is None or rope.scaling in (None, RopeScaling.NONE) or rope.factor is not None
+
+
+def _needles_are_asked(phase: Phase) -> bool:
+    asked, gate = phase.evaluation, phase.gate
+    return gate is None or gate.min_needle is None or asked is None or asked.needles >= 1
+
+
+def _sources_fit(phase: Phase) -> bool:
+    return all((d.context_length or 1) <= phase.context_length for d in phase.data)
+
+
+def _kernels_exist(phase: Phase) -> bool:
+    spark = phase.accelerator_class.endswith(("-sm120", "-sm121"))
+    return phase.precision not in BLOCK_SCALED or not spark
+
+
+_HOLDS: tuple[Callable[[Phase], bool], ...] = (
+    lambda p: p.context_length % p.sequence_parallel == 0,
+    lambda p: p.sequence_parallel <= 1 or p.strategy is not Strategy.DDP,
+    _processes_divide,
+    _batch_is_whole,
+    _sources_fit,
+    lambda p: p.gate is None or p.evaluation is not None,
+    _needles_are_asked,
+    _rope_is_whole,
+    lambda p: not p.memory.offload_activations or p.memory.activation_checkpointing,
+    lambda p: not p.memory.offload_optimizer or p.strategy is not Strategy.DDP,
+    lambda p: not p.memory.offload_parameters or p.strategy is Strategy.ZERO3,
+    _kernels_exist,
+)
+"""Whether each of `cel.PHASE` holds, in its order."""
 
 
 def _capability(kind: AcceleratorClassSpec) -> float:
