@@ -34,12 +34,15 @@ _LONG: Final = tuple(
         "multiprocessing", "pydoc_data", "re", "urllib", "wsgiref", "xml", "xmlrpc", "zoneinfo",
     )
 )  # fmt: skip
+# Packages of which `short`, which stops at its limit, and the others have nothing.
+_HELD_OUT: Final = tuple(f"python:stdlib/{package}" for package in ("sqlite3", "tomllib", "venv"))
 _SOURCES: Final[dict[str, tuple[str, ...]]] = {
     "short": ("--input", "python:stdlib", "--limit-bytes", "6000000"),
     "quality": ("--input", *_WELL_WRITTEN),
     "long": ("--input", *_LONG, "--join"),
-    # Prompt and answer, chosen and rejected, fill one context of 2048.
-    "preferences": ("--input", *_WELL_WRITTEN, "--pairs", "960:64"),
+    # Prompt and answer, chosen and rejected, fill 512 tokens.
+    "preferences": ("--input", *_WELL_WRITTEN, "--pairs", "192:64"),
+    "held-out": ("--input", *_HELD_OUT),
 }
 
 

@@ -1,10 +1,11 @@
 """Preference pairs from a source of text: a prompt, its true continuation, and a wrong one.
 
-In turn, the wrong one is a continuation from another place, or the true one with its lines in
+In turn, the wrong one is a continuation from another place, or the true one with its words in
 another order. Each turn draws its own chances, so the pairs can be made from any turn on.
 """
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,9 @@ from curriculum_trainer.tokenizing import Encoder
 
 DRAWS = 16
 """Other places that are tried before a pair is left out, where texts repeat themselves."""
+
+_WORD = re.compile(r"\S+\s*|\s+")
+"""A word with the space after it, so that all of them together are the text."""
 
 
 class Spots:
@@ -72,9 +76,9 @@ def _rejected(
 ) -> Sequence[int] | None:
     chance = random.Random(f"{seed}/{turn}")
     if turn % 2:
-        lines = encoder.decode(list(chosen)).splitlines(keepends=True)
-        chance.shuffle(lines)
-        shuffled = encoder.encode("".join(lines))[: len(chosen)]
+        words = _WORD.findall(encoder.decode(list(chosen)))
+        chance.shuffle(words)
+        shuffled = encoder.encode("".join(words))[: len(chosen)]
         if shuffled and shuffled != chosen:
             return shuffled
     for _ in range(DRAWS):
