@@ -25,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filling, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(shards, "WAITING_TOKENS", 50)
     monkeypatch.setattr(shards, "SHARD_TOKENS", 333)
-    monkeypatch.setattr(prepare, "BATCH_PAIRS", 5)
+    monkeypatch.setattr(prepare, "BATCH_PAIRS", 60)
     monkeypatch.setattr(reading, "PARQUET_ROWS", 3)
 
 
