@@ -39,8 +39,8 @@ WORDS = (
     "rocket", "saddle", "temple", "uncle", "velvet", "whistle", "button", "corner",
 )  # fmt: skip
 
-DIGITS = 4
-"""Of a number; guessing one right is as good as impossible."""
+NUMBERS = tuple(str(number) for number in range(1000, 10000, 45))
+"""200 of them: one that is guessed is as good as never right, and a small vocabulary holds each."""
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -62,7 +62,7 @@ class Fact:
 def facts(encode: Encode, *, seed: str, count: int) -> list[Fact]:
     """Facts about different words; the same for the same seed."""
     chance = random.Random(seed)
-    numbers = [chance.randrange(10 ** (DIGITS - 1), 10**DIGITS) for _ in range(count)]
+    numbers = [chance.choice(NUMBERS) for _ in range(count)]
     return [
         Fact(
             question=(*encode(OPENING), *encode(f" {word}")),
