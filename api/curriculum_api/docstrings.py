@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 
+_OTHERS = frozenset({"builtins", "pydantic"})
+"""Packages of base classes that say nothing of our attributes."""
+
 
 def of(cls: type) -> dict[str, str]:
     """Attribute names to their docstrings, inherited ones too."""
@@ -22,9 +25,13 @@ def of(cls: type) -> dict[str, str]:
 
 @cache
 def _own(cls: type) -> dict[str, str]:
-    if cls.__module__.split(".")[0] != __name__.split(".")[0]:
+    if cls.__module__.split(".")[0] in _OTHERS:
         return {}
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    try:
+        source = inspect.getsource(cls)
+    except OSError:  # made by a program, not written in a file
+        return {}
+    tree = ast.parse(textwrap.dedent(source))
     (body,) = tree.body
     assert isinstance(body, ast.ClassDef)
     return dict(_pairs(body))
