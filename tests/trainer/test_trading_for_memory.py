@@ -1,13 +1,20 @@
 """What is traded for memory changes no gradient, under any sharding."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from curriculum_trainer import zero
+from curriculum_api.run import PhaseRun
+from curriculum_trainer import begin, collective, memory, model, zero
+from curriculum_trainer.failures import PhaseFailure
+from curriculum_trainer.manifest import MODEL_FILE, OPTIMIZER_FILE, sha256
+from curriculum_trainer.result import Reached
+from curriculum_trainer.saving import Saver
 
 from .gradients import assert_same_gradients
-from .phases import MODEL, SEQUENCE_PARALLEL, Phases
+from .phases import MODEL, SEQUENCE_PARALLEL, Phases, losses_of
 
 pytestmark = pytest.mark.trainer
 
@@ -57,3 +64,132 @@ def test_tiles_change_no_gradient(phases: Phases, layout: dict[str, Any], *, tie
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_computing_blocks_again_changes_no_gradient(phases: Phases, layout: dict[str, Any]) -> None:
     _both(phases, memory=TILES | {"activation_checkpointing": True}, **layout)
+
+
+OFFLOADS = [
+    pytest.param("ZeRO1", {"offload_optimizer": True}, id="ZeRO1"),
+    pytest.param("ZeRO2", {"offload_optimizer": True}, id="ZeRO2"),
+    pytest.param("ZeRO3", {"offload_optimizer": True}, id="ZeRO3"),
+    pytest.param("ZeRO3", {"offload_optimizer": True, "offload_parameters": True}, id="ZeRO3-all"),
+]
+
+
+def _load_and_save(run: PhaseRun) -> None:
+    place = collective.place()
+    device = collective.device(place)
+    collective.join(device, place)
+    reached = Reached()
+    saver = Saver(begin.prepare(run, place, device, reached), reached, say=print)
+    saver.save()
+    saver.finish()
+
+
+@pytest.mark.parametrize(("strategy", "offload"), OFFLOADS)
+def test_offloaded_states_are_read_and_set_to_the_bit(
+    trained: Phases, strategy: str, offload: dict[str, bool], request: pytest.FixtureRequest
+) -> None:
+    first = trained.run("first", steps=2)
+    there = trained.after(
+        first,
+        f"off-{request.node.callspec.id.lower()}",
+        strategy=strategy,
+        processes_per_node=2,
+        memory=offload,
+    )
+    trained.together(there, _load_and_save)
+
+    for file in (MODEL_FILE, OPTIMIZER_FILE):
+        assert sha256(trained.folder(there, 0) / file) == sha256(trained.folder(first, 2) / file)
+
+
+@pytest.mark.parametrize(("strategy", "offload"), OFFLOADS)
+def test_offloaded_states_are_trained_alike(
+    phases: Phases, strategy: str, offload: dict[str, bool], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Over updates, so that the losses after the first depend on what was offloaded."""
+    phases.launch(phases.run("kept", steps=4))
+    expected = losses_of(capfd.readouterr().out)
+    run = phases.run("parked", steps=4, strategy=strategy, processes_per_node=2, memory=offload)
+    assert phases.launch(run).outcome == "Succeeded"
+
+    assert losses_of(capfd.readouterr().out) == pytest.approx(expected, rel=1e-5)
+
+
+def test_offloaded_activations_on_the_cpu_say_that_they_stay(
+    phases: Phases, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"activation_checkpointing": True, "offload_activations": True}
+    assert phases.launch(phases.run(steps=1, memory=asked)).outcome == "Succeeded"
+
+    assert "offloadActivations does nothing on the CPU" in capfd.readouterr().out
+
+
+def _parked(_run: PhaseRun) -> tuple[list[tuple[int, ...]], bool]:
+    """What a block keeps in the host's memory, counted instead of moved, and is it still right."""
+    kept: list[tuple[int, ...]] = []
+
+    def counted(*, pin_memory: bool) -> Any:
+        assert pin_memory
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            kept.append(tuple(tensor.shape))
+            return tensor.clone()
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+
+    torch.autograd.graph.save_on_cpu = counted
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.GELU(), torch.nn.Linear(16, 4))
+    given = torch.randn(3, 4, requires_grad=True)
+    memory._recomputed(layers.forward, given, parked=True).sum().backward()
+    found, given.grad = given.grad, None
+    layers(given).sum().backward()
+    return kept, bool(torch.equal(found, given.grad))
+
+
+def test_parked_is_the_input_of_a_block_alone(phases: Phases) -> None:
+    assert phases.together(phases.run(), _parked) == [([(3, 4)], True)]
+
+
+def test_compiled_blocks_have_the_losses_of_eager_ones(
+    phases: Phases, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row has other documents; none of them may make a block anew."""
+    common: dict[str, Any] = {"steps": 3, "model": {"config": MODEL | {"num_hidden_layers": 1}}}
+    phases.launch(phases.run("eager", **common))
+    expected = losses_of(capfd.readouterr().out)
+    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+    ended = phases.launch(phases.run("compiled", compile=True, **common))
+
+    assert ended.outcome == "Succeeded", ended.message
+    assert losses_of(capfd.readouterr().out) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        pytest.param({"memory": {"offload_activations": True}}, "set both", id="activations"),
+        pytest.param({"memory": {"offload_optimizer": True}}, "needs DeepSpeed", id="optimizer"),
+        pytest.param(
+            {"strategy": "ZeRO2", "memory": {"offload_parameters": True}},
+            "needs strategy ZeRO3",
+            id="parameters",
+        ),
+        pytest.param({"strategy": "ZeRO3", "compile": True}, "nothing under ZeRO3", id="compile"),
+    ],
+)
+def test_trades_that_cannot_be_made_are_refused(
+    phases: Phases, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(PhaseFailure, match=said) as refused:
+        model.config(phases.run(**changes))
+
+    assert refused.value.outcome == "UserError"
+
+
+def test_compile_without_a_compiler_is_refused(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(PhaseFailure, match=r"needs a C\+\+ compiler"):
+        model.config(phases.run(compile=True))

@@ -41,6 +41,13 @@ def check(run: PhaseRun) -> None:
         raise failures.user_error(
             f"{where}: memory.offloadParameters needs strategy ZeRO3, not {run.strategy}: set it"
         )
+    if run.compile and run.strategy is Strategy.ZERO3:
+        # its hooks around every single layer leave the compiler nothing to fuse, and are
+        # themselves compiled again and again up to torch's limit
+        raise failures.user_error(
+            f"{where}: compile brings nothing under ZeRO3, which interrupts a block at every layer "
+            "to gather its weights: set compile to false, or strategy to ZeRO2"
+        )
     if run.compile and not _compiler():
         raise failures.user_error(
             f"{where}: compile needs a C++ compiler, none of {', '.join(COMPILERS)} is in PATH: "

@@ -15,6 +15,7 @@ from curriculum_api.presets import PRESETS
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Precision
 from curriculum_trainer import failures, memory, rope, sequence_parallel
+from curriculum_trainer.sequence_parallel import Documents
 from curriculum_trainer.source import TOKENIZER_FILE
 from curriculum_trainer.tiling import Head
 
@@ -51,7 +52,7 @@ class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
                 input_ids=tokens,
                 position_ids=positions,
                 use_cache=False,
-                document_lengths=lengths,
+                documents=Documents(lengths),
             ).last_hidden_state
             return self.decoder.get_output_embeddings()(hidden, targets, hits)
 

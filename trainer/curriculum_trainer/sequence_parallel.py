@@ -8,15 +8,45 @@ function; it never builds a mask.
 """
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 NAME = "packed_documents"
 """The attention implementation's name in a model's configuration while it trains."""
+
+_FLASH_WIDTH = 256
+"""The widest head that flash attention computes."""
+
+
+class Documents:
+    """Per row, the lengths of its documents, on their way through the blocks to the attention.
+
+    An object and no tuple: compiled blocks are made anew for every tuple of another length, and
+    look into an object only where they use it, which is never.
+    """
+
+    def __init__(self, lengths: tuple[tuple[int, ...], ...]) -> None:
+        self.lengths = lengths
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max(max(row) for row in self.lengths)
+
+    def ends(self, device: torch.device) -> torch.Tensor:
+        """Where each document of all rows together ends, after a leading 0."""
+        if self._ends is None:
+            lengths = torch.tensor([0, *(n for row in self.lengths for n in row if n)])
+            self._ends = lengths.cumsum(0, dtype=torch.int32).to(device)
+        return self._ends
+
+    _ends: torch.Tensor | None = None
 
 
 class _Exchange(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
@@ -60,13 +90,19 @@ def register(group: Any) -> None:
         _mask: Any,
         *,
         scaling: float | None = None,
-        document_lengths: tuple[tuple[int, ...], ...],
+        documents: Documents,
         **_: Any,
     ) -> tuple[torch.Tensor, None]:
         """[rows, heads, part of the sequence, width] in, [rows, part, heads, width] out."""
+        kind = query.device.type
+        if torch.is_autocast_enabled(kind):
+            # rotary positions leave queries and keys in FP32, twice the bytes to exchange
+            dtype = torch.get_autocast_dtype(kind)
+            query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         if degree > 1:
             query, key, value = _to_heads(query, key, value, group=group, degree=degree)
-        out = _within_documents(query, key, value, lengths=document_lengths, scaling=scaling)
+        within = _in_one_kernel if _has_kernel(query) else _one_by_one
+        out = within(query, key, value, documents=documents, scaling=scaling)
         if degree > 1:
             out = _to_sequence(out, group=group, degree=degree)
         return out.transpose(1, 2).contiguous(), None
@@ -74,17 +110,55 @@ def register(group: Any) -> None:
     AttentionInterface.register(NAME, attend)
 
 
-def _within_documents(
+def _has_kernel(query: torch.Tensor) -> bool:
+    """Whether flash attention over documents of any length exists for these numbers here."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] <= _FLASH_WIDTH
+        and query.shape[-1] % 8 == 0
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+def _in_one_kernel(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     *,
-    lengths: tuple[tuple[int, ...], ...],
+    documents: Documents,
+    scaling: float | None,
+) -> torch.Tensor:
+    rows, heads, length, _ = query.shape
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
+    # one tensor for both: cuDNN takes causal documents only where it sees that they are the same
+    ends = documents.ends(query.device)
+    out = varlen_attn(
+        q,
+        k,
+        v,
+        ends,
+        ends,
+        documents.longest,
+        documents.longest,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=heads != key.shape[1],
+    )
+    return out.unflatten(0, (rows, length)).transpose(1, 2)
+
+
+def _one_by_one(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    documents: Documents,
     scaling: float | None,
 ) -> torch.Tensor:
     grouped = query.shape[1] != key.shape[1]
     rows = []
-    for number, row in enumerate(lengths):
+    for number, row in enumerate(documents.lengths):
         parts = zip(
             *(x[number : number + 1].split(row, dim=2) for x in (query, key, value)), strict=True
         )
