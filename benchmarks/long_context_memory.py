@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -128,7 +129,7 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _run(asked: dict[str, object], length: int) -> PhaseRun:
+def _run(asked: Mapping[str, object], length: int) -> PhaseRun:
     return PhaseRun.model_validate(
         {
             "namespace": "bench", "curriculum": "bench", "curriculum_uid": "bench",
