@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import varlen
 
 from curriculum_api.run import PhaseRun
 from curriculum_trainer import sequence_parallel
@@ -45,7 +46,7 @@ def _reference(
 
 
 def _both_ways(key_heads: int) -> tuple[Any, Any]:
-    sequence_parallel.varlen_attn = _reference
+    varlen.varlen_attn = _reference
     query, key, value = _random(key_heads)
     found, expected = (
         within(query, key, value, documents=Documents(LENGTHS), scaling=0.3)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.nn import functional
-from torch.nn.attention.varlen import varlen_attn
+from torch.nn.attention import varlen
 from transformers import AttentionInterface
 
 NAME = "packed_documents"
@@ -133,7 +133,7 @@ def _in_one_kernel(
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     # one tensor for both: cuDNN takes causal documents only where it sees that they are the same
     ends = documents.ends(query.device)
-    out = varlen_attn(
+    out = varlen.varlen_attn(
         q,
         k,
         v,
