@@ -238,7 +238,7 @@ def test_a_tokenizer_set_to_cut_and_fill_up_does_neither(
     cutting.mkdir()
     encoder = Encoder(data / "tokenizer")
     encoder.tokenizer.enable_truncation(8)
-    encoder.tokenizer.enable_padding(length=8)
+    encoder.tokenizer.enable_padding(length=200)
     encoder.tokenizer.save(str(cutting / "tokenizer.json"))
     lines = as_json_lines(tmp_path)
 
