@@ -14,7 +14,7 @@ from curriculum_trainer.result import Reached
 from curriculum_trainer.saving import Saver
 
 from .gradients import assert_same_gradients
-from .phases import MODEL, SEQUENCE_PARALLEL, Phases, losses_of
+from .phases import MODEL, SEQUENCE_PARALLEL, Phases, losses_of, steps_of
 
 pytestmark = pytest.mark.trainer
 
@@ -64,6 +64,21 @@ def test_tiles_change_no_gradient(phases: Phases, layout: dict[str, Any], *, tie
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_computing_blocks_again_changes_no_gradient(phases: Phases, layout: dict[str, Any]) -> None:
     _both(phases, memory=TILES | {"activation_checkpointing": True}, **layout)
+
+
+def test_tiles_compute_again_in_the_precision_of_the_forward_pass(
+    phases: Phases, capfd: pytest.CaptureFixture[str]
+) -> None:
+    phases.launch(phases.run("whole", steps=4, precision="BF16"))
+    expected = steps_of(capfd.readouterr().out)
+    run = phases.run(
+        "tiled", steps=4, precision="BF16", memory=TILES | {"activation_checkpointing": True}
+    )
+    assert phases.launch(run).outcome == "Succeeded"
+
+    for line, other in zip(expected, steps_of(capfd.readouterr().out), strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-2)
 
 
 OFFLOADS = [
