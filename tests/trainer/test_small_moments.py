@@ -39,6 +39,14 @@ LAYOUTS = [
     pytest.param(SEQUENCE_PARALLEL, id="ZeRO3-SP2"),
 ]
 
+OFFLOADED = [
+    pytest.param(
+        {"processes_per_node": 2, "strategy": strategy, "memory": {"offload_optimizer": True}},
+        id=f"{strategy}-2-offloaded",
+    )
+    for strategy in ("ZeRO2", "ZeRO3")
+]
+
 
 def _optimizer(name: str, **changes: Any) -> dict[str, Any]:
     return {"name": name, "learning_rate": 3e-3, "schedule": "Constant"} | changes
@@ -151,7 +159,31 @@ def test_a_tensor_of_any_length_is_updated_as_a_whole(name: str) -> None:
 
 
 @BITS
-@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_large_tensor_is_updated_in_parts_to_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Two parts here, the second with one block too few for a part of its own."""
+    found = []
+    for at_once in (1 << 20, 8192):
+        monkeypatch.setattr(blockwise, "UNCOMPILED", at_once)
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(256, 65, bias=False)
+        part = Fragment(0, layer.weight.numel())
+        optimizer = adamw(layer, RunOptimizer.model_validate({"name": name, "learning_rate": 1}))
+        optimizer.hold(layer.weight, [part], group=0)
+        optimizer.param_groups[0]["lr"] = 1e-2
+        for _ in range(3):
+            layer.weight.grad = torch.randn(65, 256)
+            optimizer.step()
+        found.append((layer.weight.detach(), optimizer.moment(layer.weight, part, "exp_avg")))
+
+    assert len(optimizer._pieces[layer.weight]) == 2  # type: ignore[attr-defined]
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+@BITS
+@pytest.mark.parametrize("layout", [*LAYOUTS, *OFFLOADED])
 def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(
     phases: Phases, capfd: pytest.CaptureFixture[str], name: str, layout: dict[str, Any]
 ) -> None:

@@ -29,6 +29,10 @@ BLOCKS = {OptimizerName.ADAMW_8BIT: 256, OptimizerName.ADAMW_4BIT: 128}
 SMALLEST = 4096
 """What has fewer values stays FP32; torchao's own number, after bitsandbytes."""
 
+UNCOMPILED = 1 << 20
+"""Values that are updated at once where the update is not compiled, and each of its many steps
+makes a tensor of 64-bit integers; a whole number of blocks."""
+
 _LEAST_SCALE = 1e-12
 """torchao's lower bound of a block's scale."""
 
@@ -66,7 +70,7 @@ class BlockwiseAdamW(torch.optim.Optimizer):  # type: ignore[misc]  # torch is u
         pieces = [
             _Piece(start, flat.narrow(0, start, length))
             for fragment in fragments
-            for start, length in self._cut(fragment)
+            for start, length in self._cut(fragment, at_once=_at_once(flat))
         ]
         self._pieces[tensor] = pieces
         self._inner.param_groups[group]["params"] += [piece.view for piece in pieces]
@@ -132,12 +136,16 @@ class BlockwiseAdamW(torch.optim.Optimizer):  # type: ignore[misc]  # torch is u
         states = [state[key] for state in self._inner.state.values() for key in MOMENTS]
         return sum(part.numel() * part.element_size() for state in states for part in _parts(state))
 
-    def _cut(self, fragment: Fragment) -> Iterator[tuple[int, int]]:
+    def _cut(self, fragment: Fragment, *, at_once: int) -> Iterator[tuple[int, int]]:
         whole = fragment.length - fragment.length % self._block
         if whole < SMALLEST:
             whole = 0
+        # the last one takes what is over, which alone could be too little to be quantised
+        last = max(0, whole // at_once - 1) * at_once
+        for start in range(0, last, at_once):
+            yield fragment.start + start, at_once
         if whole:
-            yield fragment.start, whole
+            yield fragment.start + last, whole - last
         if fragment.length > whole:
             yield fragment.start + whole, fragment.length - whole
 
@@ -206,8 +214,16 @@ def _parts(state: Any) -> list[torch.Tensor]:
     return [state]
 
 
+def _is_compiled(tensor: torch.Tensor) -> bool:
+    return bool(tensor.is_cuda) and machine.has_c_compiler()
+
+
+def _at_once(flat: torch.Tensor) -> int:
+    return max(1, flat.numel()) if _is_compiled(flat) else UNCOMPILED
+
+
 def _as_suits(views: Sequence[torch.Tensor]) -> AbstractContextManager[Any]:
-    if views and views[0].is_cuda and machine.has_c_compiler():
+    if views and _is_compiled(views[0]):
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
