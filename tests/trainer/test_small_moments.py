@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from curriculum_api.run import RunOptimizer
+from curriculum_trainer import memory
 from curriculum_trainer.manifest import MODEL_FILE, OPTIMIZER_FILE, sha256
 from curriculum_trainer.optimizer import Fragment, adamw
 
@@ -268,6 +269,29 @@ def test_the_three_reach_nearly_the_same_loss(
 
     assert math.isclose(reached["AdamW8bit"], reached["AdamW"], rel_tol=0.02)
     assert math.isclose(reached["AdamW4bit"], reached["AdamW"], rel_tol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "compiler", "said"),
+    [
+        ("AdamW8bit", "cuda", "no-such-compiler", True),
+        ("AdamW8bit", "cuda", "sh", False),
+        ("AdamW8bit", "cpu", "no-such-compiler", False),
+        ("AdamW", "cuda", "no-such-compiler", False),
+    ],
+)
+def test_a_gpu_without_a_compiler_is_told_of(
+    phases: Phases,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: str,
+    compiler: str,
+    said: bool,
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    remarks = memory.remarks(phases.run(optimizer=_optimizer(name)), device_kind=kind)
+
+    assert said == any("there is no C compiler" in remark for remark in remarks)
 
 
 def test_moments_in_a_checkpoint_are_fp32_whatever_they_were(phases: Phases) -> None:
