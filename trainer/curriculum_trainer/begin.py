@@ -119,6 +119,7 @@ def prepare(
             evaluation.measure_before(made, known_by, beat=beat)
     if own.folder is not None and own.manifest is not None:
         reached.resume(own.manifest, result.ref(run, own.folder, own.manifest))
+        result.recall(run, reached)
         made = start(own)
     return Work(
         run=run,

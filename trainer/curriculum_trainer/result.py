@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from curriculum_api.run import (
     RESULT_FILE,
     TERMINATION_MESSAGE_BYTES,
@@ -92,6 +94,17 @@ def on_disk(run: PhaseRun) -> Reached:
         reached.resume(head, ref(run, folder, head))
         break
     return reached
+
+
+def recall(run: PhaseRun, reached: Reached) -> None:
+    """Take over metrics and evaluation that the trainer told of this very step before."""
+    try:
+        document = json.loads((phase_folder(run) / RESULT_FILE).read_text())
+        told = PhaseResult.model_validate(document)
+    except (OSError, ValueError, ValidationError):
+        return
+    if told.step == reached.step:
+        reached.metrics, reached.evaluation = told.metrics, told.evaluation
 
 
 def build(run: PhaseRun, reached: Reached, *, outcome: Outcome, message: str) -> PhaseResult:

@@ -5,19 +5,17 @@ small node with pydantic alone. It answers in the termination message and writes
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from curriculum_api.run import EXIT_CODES, RESULT_FILE, RUN_PATH, PhaseResult, PhaseRun
+from curriculum_api.run import EXIT_CODES, RUN_PATH, PhaseResult, PhaseRun
 from curriculum_api.wire import Outcome
 from curriculum_trainer import failures, manifest, result
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.manifest import BadCheckpoint
-from curriculum_trainer.result import Reached
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +47,7 @@ def verified(run: PhaseRun) -> PhaseResult:
     except PhaseFailure as error:
         return result.build(run, reached, outcome=error.outcome, message=error.message)
     reached.resume(head, result.ref(run, folder, head))
-    _add_metrics(run, reached)
+    result.recall(run, reached)
     ended = result.build(run, reached, outcome=Outcome.SUCCEEDED, message="")
     return ended.model_copy(update={"world_size": head.source.world_size})
 
@@ -73,17 +71,6 @@ def _last(run: PhaseRun) -> Path:
             "the phase has not reached its end"
         )
     return folder
-
-
-def _add_metrics(run: PhaseRun, reached: Reached) -> None:
-    """Metrics and evaluation, where the trainer's own result is of the same step."""
-    try:
-        document = json.loads((result.phase_folder(run) / RESULT_FILE).read_text())
-        told = PhaseResult.model_validate(document)
-    except (OSError, ValueError, ValidationError):
-        return
-    if told.step == reached.step:
-        reached.metrics, reached.evaluation = told.metrics, told.evaluation
 
 
 if __name__ == "__main__":
