@@ -45,11 +45,11 @@ def _reference(
     return out.transpose(0, 1)
 
 
-def _both_ways(key_heads: int) -> tuple[Any, Any]:
+def _both_ways(key_heads: int, lengths: tuple[tuple[int, ...], ...]) -> tuple[Any, Any]:
     varlen.varlen_attn = _reference
     query, key, value = _random(key_heads)
     found, expected = (
-        within(query, key, value, documents=Documents(LENGTHS), scaling=0.3)
+        within(query, key, value, documents=Documents(lengths), scaling=0.3)
         for within in (sequence_parallel._in_one_kernel, sequence_parallel._one_by_one)
     )
     return found.numpy(), expected.numpy()
@@ -71,7 +71,24 @@ def _random(key_heads: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
 def test_one_kernel_gets_the_documents_of_all_rows(phases: Phases, key_heads: int) -> None:
-    ((found, expected),) = phases.together(phases.run(), lambda _: _both_ways(key_heads))
+    ((found, expected),) = phases.together(phases.run(), lambda _: _both_ways(key_heads, LENGTHS))
+
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        pytest.param(((16,), (16,), (16,)), id="all-of-one-document"),
+        pytest.param(((16,), (16,), (5, 11)), id="some-of-one-document"),
+        pytest.param(((7, 9), (7, 9), (16,)), id="neighbours-cut-alike"),
+        pytest.param(((7, 9), (16,), (7, 9)), id="cut-alike-apart"),
+    ],
+)
+def test_rows_that_are_cut_alike_attend_as_if_alone(
+    phases: Phases, lengths: tuple[tuple[int, ...], ...]
+) -> None:
+    ((found, expected),) = phases.together(phases.run(), lambda _: _both_ways(2, lengths))
 
     assert found == pytest.approx(expected, abs=1e-6)
 

@@ -7,7 +7,9 @@ exchange, so every strategy computes the same numbers. Registered as a `transfor
 function; it never builds a mask.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -157,20 +159,33 @@ def _one_by_one(
     scaling: float | None,
 ) -> torch.Tensor:
     grouped = query.shape[1] != key.shape[1]
-    rows = []
-    for number, row in enumerate(documents.lengths):
-        parts = zip(
-            *(x[number : number + 1].split(row, dim=2) for x in (query, key, value)), strict=True
+    # rows that are cut alike attend together: most of pre-training's are one document each
+    alike = [(cuts, len(tuple(rows))) for cuts, rows in itertools.groupby(documents.lengths)]
+    counts = [count for _, count in alike]
+    rows = zip(*(_split(x, counts, dim=0) for x in (query, key, value)), strict=True)
+    attended = [
+        _joined(
+            [
+                functional.scaled_dot_product_attention(
+                    q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped
+                )
+                for q, k, v in zip(*(_split(x, cuts, dim=2) for x in some), strict=True)
+                if q.shape[2]
+            ],
+            dim=2,
         )
-        attended = [
-            functional.scaled_dot_product_attention(
-                q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped
-            )
-            for q, k, v in parts
-            if q.shape[2]
-        ]
-        rows.append(torch.cat(attended, dim=2))
-    return torch.cat(rows, dim=0)
+        for (cuts, _), some in zip(alike, rows, strict=True)
+    ]
+    return _joined(attended, dim=0)
+
+
+def _split(x: torch.Tensor, sizes: Sequence[int], *, dim: int) -> Sequence[torch.Tensor]:
+    """Parts of `x`; all of it as it is, where a split would only copy its gradient."""
+    return (x,) if len(sizes) == 1 else x.split(list(sizes), dim=dim)
+
+
+def _joined(parts: Sequence[torch.Tensor], *, dim: int) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=dim)
 
 
 def _to_heads(
