@@ -269,7 +269,7 @@ def _report(found: Mapping[str, Sequence[Measured]], shape: Shape) -> int:
     table = Table(
         title=f"14M Llama, FP32 on the CPU, {shape.threads} threads, context {shape.context},"
         f" {shape.passes} passes of {shape.micro_batch} rows, {shape.steps} warm steps;"
-        f" median [range] of {len(mine)} runs each, in turn"
+        f" median and range of {len(mine)} runs each, in turn"
     )
     table.add_column("")
     rows: dict[str, tuple[str, int]] = {

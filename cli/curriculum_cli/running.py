@@ -57,6 +57,8 @@ class Local:
     def run(self, phases: Sequence[Phase]) -> State:
         """Train each of these phases that has no verified checkpoint yet, up to a bad end."""
         for phase in phases:
+            if self.stop.asked:
+                return State.SUSPENDED
             ended = self._phase(phase, self._run(phase))
             if ended.outcome is not Outcome.SUCCEEDED:
                 return _STATES.get(ended.outcome, State.FAILED)
@@ -67,6 +69,8 @@ class Local:
         """Train every combination, each in a checkpoint folder of its own."""
         state = State.SUCCEEDED
         for number, each in enumerate(combinations, start=1):
+            if self.stop.asked:
+                return State.SUSPENDED
             self.screen.say(f"combination {number} of {len(combinations)}: {each.text}")
             built = self._run(each.phase)
             folder = Path(built.checkpoint_path).parent / sweep.FOLDER / built.phase / each.folder

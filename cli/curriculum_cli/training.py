@@ -1,7 +1,7 @@
 """One phase as processes: the trainer, its verification, and the files beside the checkpoints.
 
     run.json     the PhaseRun of the last attempt
-    train.log    what the trainer said, over all attempts
+    train.log    what the trainer and its libraries complained of, over all attempts
     result.json  the trainer's own account, which it writes itself
 
 The trainer is a process of its own, started as a pod would start it; nothing of torch comes here.
@@ -138,7 +138,7 @@ def train(
     _replace(place / RUN_FILE, run.model_dump_json(by_alias=True, indent=2, exclude_none=True))
     with (
         tempfile.TemporaryDirectory(prefix="curriculum-") as scratch,
-        (place / LOG_FILE).open("a", buffering=1) as log,
+        (place / LOG_FILE).open("a") as log,
     ):
         message = Path(scratch) / "termination"
         trainer = subprocess.Popen(
@@ -154,7 +154,7 @@ def train(
         )
         with stop.watching(trainer):
             assert trainer.stdout is not None
-            _relay(trainer.stdout, log, on_step=on_step, on_text=on_text)
+            _relay(trainer.stdout, on_step=on_step, on_text=on_text)
             code = trainer.wait()
         return _result(message) or PhaseResult(
             outcome=Outcome.PREEMPTED if stop.asked else Outcome.UNKNOWN,
@@ -175,6 +175,8 @@ def verify(run: PhaseRun) -> PhaseResult:
             capture_output=True,
             text=True,
             check=False,
+            # Ctrl-C stops what comes after it, not the look at what is there
+            start_new_session=True,
         )
         return _result(message) or PhaseResult(
             outcome=Outcome.CHECKPOINT_ERROR,
@@ -185,12 +187,12 @@ def verify(run: PhaseRun) -> PhaseResult:
 
 
 def log_tail(run: PhaseRun) -> list[str]:
-    """The last lines of the log that are not steps."""
+    """The last lines of the log."""
     try:
         lines = (folder(run) / LOG_FILE).read_text(errors="replace").splitlines()
     except OSError:
         return []
-    return [line for line in lines if line.strip() and not line.startswith("{")][-_LOG_TAIL:]
+    return [line for line in lines if line.strip()][-_LOG_TAIL:]
 
 
 def parse(line: str) -> Step | None:
@@ -211,13 +213,11 @@ def parse(line: str) -> Step | None:
 
 def _relay(
     lines: IO[str],
-    log: IO[str],
     *,
     on_step: Callable[[Step], None],
     on_text: Callable[[str], None],
 ) -> None:
     for line in lines:
-        log.write(line)
         step = parse(line)
         if step is not None:
             on_step(step)
