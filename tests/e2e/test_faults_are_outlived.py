@@ -14,6 +14,7 @@ NAMESPACE = "faults"
 NAME = "faults"
 FILE = Path(__file__).with_name("faults.yaml")
 SECONDS = 300
+TRAIN_SECONDS = 900
 
 
 @pytest.mark.e2e
@@ -49,7 +50,7 @@ def test_a_phase_outlives_its_faults_and_a_damaged_checkpoint_stops_it(place: Si
 
     for node in ("spark-1", "spark-2"):
         place.cluster.kubectl("cordon", node)
-    place.wait(NAMESPACE, NAME, "is being verified", _in_state("Verifying"), SECONDS)
+    place.wait(NAMESPACE, NAME, "is being verified", _in_state("Verifying"), TRAIN_SECONDS)
     damaged = sorted(folder.glob("**/step-*/model*.safetensors"))[-1]
     _flip_a_bit(damaged)
     for node in ("spark-1", "spark-2"):

@@ -1,5 +1,8 @@
 """The loop is held for the copy alone; what a thread writes is the state of the step it is of."""
 
+import itertools
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +18,7 @@ from curriculum_trainer.saving import STALL_METRIC, Saver
 from curriculum_trainer.sharding import DataParallel
 from curriculum_trainer.tensorfile import TensorFile
 
-from .arming import arm, before, kill_on_call
+from .arming import arm, before
 from .phases import SEQUENCE_PARALLEL, Phases, steps_of
 
 pytestmark = pytest.mark.trainer
@@ -91,10 +94,21 @@ def test_a_kill_during_the_write_resumes_from_the_checkpoint_before(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     def action(run: PhaseRun) -> None:
-        first = phases.folder(run, 1)
-        never = threading.Event()
-        before(TensorFile, "finish", lambda: first.exists() and never.wait(PATIENCE_SECONDS))
-        kill_on_call(DataParallel, "step", 1)(run)
+        first, held, never = phases.folder(run, 1), threading.Event(), threading.Event()
+        updates = itertools.count(1)
+
+        def hold() -> None:
+            if first.exists():
+                held.set()
+                never.wait(PATIENCE_SECONDS)
+
+        def kill() -> None:
+            # the third update comes after the second save was begun
+            if next(updates) == 3 and held.wait(PATIENCE_SECONDS):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        before(TensorFile, "finish", hold)
+        before(DataParallel, "step", kill)
 
     with monkeypatch.context() as patch:
         arm(patch, action)
