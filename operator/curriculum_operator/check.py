@@ -5,6 +5,7 @@ The CRD's own rules refuse what one object shows by itself; here are the rules t
 
 from collections.abc import Iterable
 
+from curriculum_api.estimate import rules
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_operator import fabric, observe
@@ -51,13 +52,8 @@ def _problems(observed: observe.Observed, phase: Phase) -> Iterable[str]:
 
 
 def _of_class(phase: Phase, kind: AcceleratorClassSpec) -> Iterable[str]:
-    name = phase.accelerator_class
-    if phase.precision not in kind.trains:
-        allowed = ", ".join(kind.trains)
-        yield f'accelerator class "{name}" cannot train {phase.precision}; it can: {allowed}'
+    yield from rules.beyond_class(phase, phase.accelerator_class, kind)
     gpus = phase.gpus_per_node or kind.gpus_per_node
-    if gpus > kind.gpus_per_node:
-        yield f'gpusPerNode {gpus} is more than the {kind.gpus_per_node} of class "{name}"'
     processes = phase.nodes * gpus
     if processes % phase.sequence_parallel:
         yield (
@@ -88,13 +84,7 @@ def _of_pool(phase: Phase, world: observe.World) -> Iterable[str]:
         known = ", ".join(sorted(world.pools)) or "none"
         yield f'rented pool "{phase.pool}" does not exist; known: {known}'
         return
-    if pool.spec.accelerator_class != phase.accelerator_class:
-        yield (
-            f'rented pool "{phase.pool}" has nodes of class "{pool.spec.accelerator_class}", not'
-            f' "{phase.accelerator_class}"'
-        )
-    if phase.nodes > pool.spec.max_nodes:
-        yield f'nodes {phase.nodes} is more than the {pool.spec.max_nodes} of pool "{phase.pool}"'
+    yield from rules.beyond_pool(phase, pool.spec)
 
 
 def _of_claims(observed: observe.Observed) -> Iterable[str]:

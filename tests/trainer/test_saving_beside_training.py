@@ -1,5 +1,6 @@
 """The loop is held for the copy alone; what a thread writes is the state of the step it is of."""
 
+import errno
 import itertools
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import OptimizerName
-from curriculum_trainer import machine, manifest, result
+from curriculum_trainer import checkpoint, machine, manifest, result
 from curriculum_trainer.manifest import MODEL_FILE, MOMENTS_OF, OPTIMIZER_FILE, sha256
 from curriculum_trainer.result import Reached
 from curriculum_trainer.saving import STALL_METRIC, Saver
@@ -122,6 +123,22 @@ def test_a_kill_during_the_write_resumes_from_the_checkpoint_before(
     assert [line["step"] for line in steps_of(capfd.readouterr().out)] == [2, 3, 4]
     assert (ended.outcome, ended.step) == ("Succeeded", 4)
     assert _same(phases.folder(run, 4), whole.folder(run, 4))
+
+
+def test_a_checkpoint_counts_though_older_ones_cannot_be_removed(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    arm(monkeypatch, lambda _run: before(checkpoint, "prune", refuse))
+    run = phases.run(steps=2, checkpoint={"every_steps": 1, "keep_last": 1})
+    ended = phases.launch(run)
+
+    assert (ended.outcome, ended.step) == ("Succeeded", 2)
+    assert "older checkpoints could not be removed" in capfd.readouterr().out
+    for step in (1, 2):
+        manifest.verify(phases.folder(run, step))
 
 
 def test_an_attempt_that_fails_still_ends_its_save(

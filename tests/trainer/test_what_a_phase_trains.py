@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import shutil
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from curriculum_trainer.tokenizing import Encoder
+
+from .corpus import VOCAB, write_source
 from .phases import CONTEXT, SEQUENCE_PARALLEL, Phases, losses_of, steps_of
 
 pytestmark = pytest.mark.trainer
@@ -154,3 +158,16 @@ def test_what_cannot_work_says_so_in_one_line(
     assert ended.outcome == outcome, ended.message
     assert words in ended.message
     assert "\n" not in ended.message
+
+
+def test_a_batch_in_which_nothing_can_be_predicted_is_named(phases: Phases, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phases.data / "tokenizer", data / "tokenizer")
+    alone = [[number % VOCAB] for number in range(400)]
+    digest = Encoder(data / "tokenizer").sha256
+    write_source(data / "alone", alone, tokenizer_sha256=digest)
+    ended = phases.launch(phases.run(data_dir=str(data), data=[{"source": "alone", "weight": 1}]))
+
+    assert ended.outcome == "DataError"
+    assert 'phase "first", step 1: nothing can be predicted in' in ended.message
+    assert "of alone" in ended.message

@@ -109,9 +109,11 @@ class Saver:
             # its seconds were counted in the stall as well
             self._stall_seconds = 0.0
         self._say(f"checkpoint of step {ended.step}: written in {ended.seconds:.2f} s")
+        if ended.problem is not None:
+            self._say(f"older checkpoints could not be removed: {ended.problem}")
 
     def expected_seconds(self) -> float:
-        """How long a save takes until it is complete, were it asked for now."""
+        """How long a save takes until it is complete, were it begun at once."""
         left = 0.0
         if self._writing_since is not None:
             left = max(0.0, self._writing_since + self._write_seconds - time.monotonic())

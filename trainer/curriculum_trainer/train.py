@@ -83,6 +83,11 @@ def _steps(
         waited = time.monotonic() - began
         own_weight = sum(work.objective.weight(part) for part in parts)
         (weight,) = collective.total([own_weight], device=device)
+        if not weight:
+            raise failures.data_error(
+                f'phase "{run.phase}", step {reached.step + 1}: nothing can be predicted in '
+                f"{_sequences(work, reached.step)}: leave out documents of a single token"
+            )
         scale = place.world_size / weight
         loss_sum, sums = 0.0, dict.fromkeys(work.objective.metrics, 0.0)
         for part in parts:

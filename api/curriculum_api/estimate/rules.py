@@ -19,21 +19,26 @@ _PLATFORM = re.compile(r"(?:^|[-_./:])(amd64|x86_64|arm64|aarch64)(?:$|[-_./:@])
 _NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def of_class(phase: Phase, name: str, kind: AcceleratorClassSpec) -> Iterable[str]:
-    """What the class cannot do, and what it says of itself that cannot be."""
+def beyond_class(phase: Phase, name: str, kind: AcceleratorClassSpec) -> Iterable[str]:
+    """What the phase asks of its class that the class does not have."""
     if phase.precision not in kind.trains:
         yield (
             f'accelerator class "{name}" cannot train {phase.precision}; it can:'
             f" {', '.join(kind.trains)}"
         )
+    gpus = phase.gpus_per_node or kind.gpus_per_node
+    if gpus > kind.gpus_per_node:
+        yield f'gpusPerNode {gpus} is more than the {kind.gpus_per_node} of class "{name}"'
+
+
+def of_class(phase: Phase, name: str, kind: AcceleratorClassSpec) -> Iterable[str]:
+    """The same, and what the class says of itself that cannot be."""
+    yield from beyond_class(phase, name, kind)
     if phase.precision in BLOCK_SCALED and _capability(kind) >= 12:
         yield (
             f"compute capability 12 has no {phase.precision} training kernels, whatever class"
             f' "{name}" says: choose BF16, or a class of capability 10.0'
         )
-    gpus = phase.gpus_per_node or kind.gpus_per_node
-    if gpus > kind.gpus_per_node:
-        yield f'gpusPerNode {gpus} is more than the {kind.gpus_per_node} of class "{name}"'
     expected = "arm64" if any(rule.product in ARM for rule in kind.match) else None
     if expected and kind.cpu_architecture != expected:
         yield (
@@ -49,6 +54,17 @@ def of_class(phase: Phase, name: str, kind: AcceleratorClassSpec) -> Iterable[st
         )
 
 
+def beyond_pool(phase: Phase, pool: RentedPoolSpec) -> Iterable[str]:
+    """What the phase asks of its pool that the pool does not have."""
+    if pool.accelerator_class != phase.accelerator_class:
+        yield (
+            f'rented pool "{phase.pool}" has nodes of class "{pool.accelerator_class}", not'
+            f' "{phase.accelerator_class}"'
+        )
+    if phase.nodes > pool.max_nodes:
+        yield f'nodes {phase.nodes} is more than the {pool.max_nodes} of pool "{phase.pool}"'
+
+
 def of_pool(phase: Phase, pools: dict[str, RentedPoolSpec]) -> Iterable[str]:
     """What the pool cannot give."""
     if phase.pool is None:
@@ -58,13 +74,7 @@ def of_pool(phase: Phase, pools: dict[str, RentedPoolSpec]) -> Iterable[str]:
         known = ", ".join(sorted(pools)) or "none"
         yield f'rented pool "{phase.pool}" is not among the files (known: {known}): add it with -f'
         return
-    if pool.accelerator_class != phase.accelerator_class:
-        yield (
-            f'rented pool "{phase.pool}" has nodes of class "{pool.accelerator_class}", not'
-            f' "{phase.accelerator_class}"'
-        )
-    if phase.nodes > pool.max_nodes:
-        yield f'nodes {phase.nodes} is more than the {pool.max_nodes} of pool "{phase.pool}"'
+    yield from beyond_pool(phase, pool)
 
 
 def of_phase(phase: Phase) -> Iterable[str]:
