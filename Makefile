@@ -17,6 +17,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
 NAME ?= throughput
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 ARGS ?=
 
 .PHONY: help demo test test-fast check lint types layers generated chart generate format bench \
@@ -29,10 +30,11 @@ demo: $(VENV)/.synced ## train the demo's curriculum on a real Kubernetes (KEEP=
 	@$(PYTHON) -m tests.demo
 
 test: check ## check, then run every test, on the real Kubernetes too
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m tests.cluster build  # here, because a test has a time limit and a first build has none
+	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 test-fast: check ## check, then run the tests that need no cluster
-	@$(PYTHON) -m pytest -m "not apiserver and not e2e"
+	@$(PYTHON) -m pytest -m "not apiserver and not e2e" --numprocesses $(WORKERS)
 
 test-gpu: $(VENV)/.synced ## on a machine with GPUs: whether they train, and how fast
 	@$(PYTHON) -m curriculum_trainer.selftest

@@ -25,6 +25,15 @@ CRDS = Path(__file__).parents[1] / "crds"
 READY_SECONDS = 90
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares a cluster or an API server in one worker, so that each is made once."""
+    for item in items:
+        for shared in ("e2e", "apiserver"):
+            if item.get_closest_marker(shared):
+                item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @pytest.fixture(scope="session")
 def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Path of an administrator's kubeconfig of an API server that serves our kinds and jobs."""
