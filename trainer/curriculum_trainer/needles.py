@@ -1,8 +1,9 @@
 """Needle in a haystack: one fact somewhere in a long text, asked for at its end.
 
-    haystack ... Secret number: river 4817. ... haystack ... Secret number: river| 4817
-                                                             what is read       | what is to follow
+    hay ... Secret number: stone 1045. ... Secret number: river 4817. ... Secret number: river| 4817
+            another                        the needle                     what is read       | asked
 
+Other facts of the same form lie in the same haystack, so that finding a number is not enough.
 Made of tokens, from text through the phase's own tokenizer, so any tokenizer will do: the pieces
 of a fact are encoded alone, and its question repeats the very same tokens.
 
@@ -15,10 +16,11 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from curriculum_trainer import failures, texts
 from curriculum_trainer.data import IGNORED, Row
@@ -42,6 +44,9 @@ WORDS = (
 NUMBERS = tuple(str(number) for number in range(1000, 10000, 45))
 """200 of them: one that is guessed is as good as never right, and a small vocabulary holds each."""
 
+OTHERS = 3
+"""Facts that are not asked for beside the one that is: RULER's multi-key test has as many."""
+
 Encode = Callable[[str], Sequence[int]]
 
 
@@ -60,9 +65,9 @@ class Fact:
 
 
 def facts(encode: Encode, *, seed: str, count: int) -> list[Fact]:
-    """Facts about different words; the same for the same seed."""
+    """Facts about different words, with different numbers; the same for the same seed."""
     chance = random.Random(seed)
-    numbers = [chance.choice(NUMBERS) for _ in range(count)]
+    numbers = chance.sample(NUMBERS, count)
     return [
         Fact(
             question=(*encode(OPENING), *encode(f" {word}")),
@@ -85,15 +90,23 @@ def row(
 
     The haystack is the start of `text`, which holds `length` tokens.
     """
-    (fact,) = facts(encode, seed=f"{seed}/needle/{number}", count=1)
-    room = length + 1 - len(fact.stated) - len(fact.question) - len(fact.answer)
+    fact, *others = facts(encode, seed=f"{seed}/needle/{number}", count=1 + OTHERS)
+    stated = sum(len(each.stated) for each in (fact, *others))
+    room = length + 1 - stated - len(fact.question) - len(fact.answer)
     if room < 0:
         raise failures.user_error(
-            f"evaluation.needles: a needle and its question need {length + 1 - room} tokens, the "
-            f"context has {length}: ask no needles in so short a phase"
+            f"evaluation.needles: a needle, {OTHERS} others and its question need "
+            f"{length + 1 - room} tokens, the context has {length}: ask no needles in so short a "
+            "phase"
         )
-    place = round(depth * room)
-    parts = (text[:place], fact.stated, text[place:room], fact.question, fact.answer)
+    chance = random.Random(f"{seed}/places/{number}")
+    placed = [(round(depth * room), fact), *((chance.randint(0, room), each) for each in others)]
+    parts: list[ArrayLike] = []
+    start = 0
+    for place, each in sorted(placed, key=itemgetter(0)):
+        parts += [text[start:place], each.stated]
+        start = place
+    parts += [text[start:room], fact.question, fact.answer]
     tokens = np.concatenate(parts).astype(np.int64)
     targets = np.full(length, IGNORED, np.int64)
     targets[-len(fact.answer) :] = fact.answer
