@@ -1,9 +1,9 @@
 """Needle in a haystack: one fact somewhere in a long text, asked for at its end.
 
-    hay ... Secret number: stone 1045. ... Secret number: river 4817. ... Secret number: river| 4817
-            another                        the needle                     what is read       | asked
+    hay ... Code stone 31 97 20 64. ... Code river 48 17 33 90. ... Code river| 48 17 33 90
+            another                     the needle                  what is read| what is to follow
 
-Other facts of the same form lie in the same haystack, so that finding a number is not enough.
+Other facts of the same form lie in the same haystack, so that finding a code is not enough.
 Made of tokens, from text through the phase's own tokenizer, so any tokenizer will do: the pieces
 of a fact are encoded alone, and its question repeats the very same tokens.
 
@@ -29,7 +29,7 @@ from curriculum_trainer.shards import ShardWriter
 from curriculum_trainer.source import Kind
 from curriculum_trainer.tokenizing import Encoder
 
-OPENING = "\nSecret number:"
+OPENING = "\nCode"
 CLOSING = ".\n"
 
 WORDS = (
@@ -41,8 +41,11 @@ WORDS = (
     "rocket", "saddle", "temple", "uncle", "velvet", "whistle", "button", "corner",
 )  # fmt: skip
 
-NUMBERS = tuple(str(number) for number in range(1000, 10000, 45))
-"""200 of them: one that is guessed is as good as never right, and a small vocabulary holds each."""
+NUMBERS = tuple(str(number) for number in range(10, 100))
+CODE = 4
+"""Numbers of a code: one that is guessed is as good as never right, and a small vocabulary holds
+each of them. After its first number a code also goes on as it did before, which is what teaches a
+small model to look back at all."""
 
 OTHERS = 3
 """Facts that are not asked for beside the one that is: RULER's multi-key test has as many."""
@@ -52,7 +55,7 @@ Encode = Callable[[str], Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A word and its number, as tokens."""
+    """A word and its code, as tokens."""
 
     question: tuple[int, ...]
     answer: tuple[int, ...]
@@ -65,16 +68,16 @@ class Fact:
 
 
 def facts(encode: Encode, *, seed: str, count: int) -> list[Fact]:
-    """Facts about different words, with different numbers; the same for the same seed."""
+    """Facts about different words; the same for the same seed."""
     chance = random.Random(seed)
-    numbers = chance.sample(NUMBERS, count)
+    codes = [chance.choices(NUMBERS, k=CODE) for _ in range(count)]
     return [
         Fact(
             question=(*encode(OPENING), *encode(f" {word}")),
-            answer=tuple(encode(f" {number}")),
+            answer=tuple(encode("".join(f" {number}" for number in code))),
             closing=tuple(encode(CLOSING)),
         )
-        for word, number in zip(chance.sample(WORDS, count), numbers, strict=True)
+        for word, code in zip(chance.sample(WORDS, count), codes, strict=True)
     ]
 
 
@@ -114,24 +117,32 @@ def row(
 
 
 def documents(
-    haystack: NDArray[np.int64], encode: Encode, *, length: int, count: int, gap: int, seed: int
+    haystack: NDArray[np.int64],
+    encode: Encode,
+    *,
+    length: int,
+    count: int,
+    gap: int,
+    times: int,
+    seed: int,
 ) -> Iterator[list[int]]:
-    """Texts of `length` tokens in which each fact is stated once and asked for once.
+    """Texts of `length` tokens in which each fact is stated once and then asked for.
 
-    As many facts as leave `gap` tokens of haystack between, on average; no word comes up twice.
+    As many facts as come up `times` times each and leave `gap` tokens of haystack between, on
+    average.
     """
     for number in range(count):
         chance = random.Random(f"{seed}/document/{number}")
         known = facts(encode, seed=f"{seed}/facts/{number}", count=len(WORDS))
         longest = max(len(fact.stated) for fact in known)
-        pairs = min(len(known), length // (2 * (longest + gap)))
+        pairs = min(len(known), length // (times * (longest + gap)))
         if not pairs:
             raise failures.user_error(
                 f"--length {length} holds no fact and its question: give at least "
-                f"{2 * (longest + gap) + 1}"
+                f"{times * (longest + gap) + 1}"
             )
-        # the first time that a fact comes up states it, the second asks for it
-        order = 2 * known[:pairs]
+        # the first time that a fact comes up states it, every other asks for it
+        order = times * known[:pairs]
         chance.shuffle(order)
         room = length - sum(len(fact.stated) for fact in order)
         places = sorted(chance.randint(0, room) for _ in order)
@@ -152,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write one source of such documents; returns an exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if options.times < 2:
+            raise failures.user_error(f"--times {options.times} asks for nothing: give 2 or more")
         encoder = Encoder(Path(options.tokenizer))
         files = texts.find(options.haystack, pattern=options.pattern)
         haystack = _read(files, encoder, tokens=options.length * options.documents)
@@ -168,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 length=options.length - 1,
                 count=options.documents,
                 gap=options.gap,
+                times=options.times,
                 seed=options.seed,
             ):
                 writer.add([*tokens, encoder.end])
@@ -215,6 +229,13 @@ def _parser() -> argparse.ArgumentParser:
         default=24,
         metavar="N",
         help="least tokens of haystack between facts, on average (%(default)s)",
+    )
+    parser.add_argument(
+        "--times",
+        type=int,
+        default=2,
+        metavar="N",
+        help="how often each fact comes up, its statement included (%(default)s)",
     )
     parser.add_argument("--pattern", default="*.py", help="which files of a folder (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of facts and places")
