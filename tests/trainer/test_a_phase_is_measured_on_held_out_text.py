@@ -256,7 +256,7 @@ def test_a_needle_lies_at_its_depth_and_only_its_answer_is_predicted(data: Path)
         assert (len(row.tokens), row.lengths) == (200, (200,))
         said = encoder.decode([int(token) for token in row.tokens if token])
         answer = encoder.decode([int(token) for token in row.targets if token != IGNORED])
-        stated = [fact.split(".")[0] for fact in said.split("\nCode")[1:]]
+        stated = [fact.split(".")[0] for fact in said.split(" Code")[1:]]
         asked, others = stated.pop(), [fact for fact in stated if not fact.endswith(answer)]
         # as many that are not asked for, about other words
         assert (len(stated), len(others)) == (1 + needles.OTHERS, needles.OTHERS)
@@ -275,7 +275,7 @@ def test_training_documents_state_each_fact_once_and_then_ask(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], times: int
 ) -> None:
     arguments = ["--tokenizer", str(data / "tokenizer"), "--length", "400", "--documents", "7",
-                 "--haystack", "python:stdlib/json", "--times", f"{times}", "--seed", "3"]  # fmt: skip
+                 "--haystack", "python:stdlib/json", "--times", f"{times}"]  # fmt: skip
     for name in ("one", "two"):
         assert needles.main([*arguments, "--output", str(tmp_path / name)]) == 0
     assert "2800 tokens in 7 documents" in capsys.readouterr().out
@@ -285,7 +285,7 @@ def test_training_documents_state_each_fact_once_and_then_ask(
         tokens = source.document(number)
         assert len(tokens) == 400
         assert tokens[-1] == encoder.end
-        facts = encoder.decode([int(token) for token in tokens]).split("\nCode")[1:]
+        facts = encoder.decode([int(token) for token in tokens]).split(" Code")[1:]
         stated = [fact.split(".")[0] for fact in facts]
         assert len(stated) == times * len(set(stated)) >= 3
     same = [(tmp_path / name / "tokens-00000.bin").read_bytes() for name in ("one", "two")]

@@ -16,6 +16,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 
@@ -29,8 +30,8 @@ from curriculum_trainer.shards import ShardWriter
 from curriculum_trainer.source import Kind
 from curriculum_trainer.tokenizing import Encoder
 
-OPENING = "\nCode"
-CLOSING = ".\n"
+OPENING = " Code"
+CLOSING = "."
 
 WORDS = (
     "river", "stone", "cloud", "garden", "window", "paper", "silver", "music",
@@ -74,7 +75,7 @@ def facts(encode: Encode, *, seed: str, count: int) -> list[Fact]:
     return [
         Fact(
             question=(*encode(OPENING), *encode(f" {word}")),
-            answer=tuple(encode("".join(f" {number}" for number in code))),
+            answer=tuple(token for number in code for token in encode(f" {number}")),
             closing=tuple(encode(CLOSING)),
         )
         for word, code in zip(chance.sample(WORDS, count), codes, strict=True)
@@ -176,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ) as writer:
             for tokens in documents(
                 haystack,
-                encoder.encode,
+                # few pieces, said in every document again
+                cache(encoder.encode),
                 # the end token is part of a document
                 length=options.length - 1,
                 count=options.documents,
