@@ -80,12 +80,17 @@ def _gang(root: str, origin: str, way: str, asked: argparse.Namespace) -> tuple[
         started.append(
             subprocess.Popen(
                 [*program, "--work", root, origin, way],
-                stdout=subprocess.PIPE, text=True, env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
             )
-        )  # fmt: skip
-    answers = [process.communicate()[0].split()[-2:] for process in started]
-    if any(process.returncode for process in started):
-        raise SystemExit(f"{origin}, {way}: a process failed")
+        )
+    told = [process.communicate() for process in started]
+    for process, (_, error) in zip(started, told, strict=True):
+        if process.returncode:
+            raise SystemExit(f"{origin}, {way}: a process failed: {error}")
+    answers = [out.split()[-2:] for out, _ in told]
     loading, ready = zip(*[map(float, answer) for answer in answers], strict=True)
     return max(loading), max(ready)
 
@@ -99,8 +104,8 @@ def _work(root: Path, config: Any, origin: str, way: str) -> None:
     loading = [0.0]
     give = zero._give_shares
 
-    def noted(*given: Any) -> None:
-        give(*given)
+    def noted(parameters: dict[str, Any], fill: Fill, settings: dict[str, Any]) -> None:
+        give(parameters, fill, settings)
         loading[0] = peak.above
 
     zero._give_shares = noted

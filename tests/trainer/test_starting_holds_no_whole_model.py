@@ -10,9 +10,10 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, initialization
 
 from curriculum_api.run import PhaseRun
-from curriculum_trainer import begin, collective, sequence_parallel, weights, zero
+from curriculum_trainer import begin, collective, drawing, sequence_parallel, weights, zero
 from curriculum_trainer.manifest import MODEL_FILE
 from curriculum_trainer.result import Reached
+from curriculum_trainer.weights import Fill
 
 from .phases import MODEL, SEQUENCE_PARALLEL, Phases
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.trainer
 DEEP = MODEL | {"num_hidden_layers": 24}
 """No parameter is more than a hundredth of the whole."""
 
-ZERO3 = {"strategy": "ZeRO3", "processes_per_node": 2}
+ZERO3: dict[str, Any] = {"strategy": "ZeRO3", "processes_per_node": 2}
 
 KINDS: list[dict[str, Any]] = [
     {"model_type": "llama"},
@@ -29,6 +30,8 @@ KINDS: list[dict[str, Any]] = [
     {"model_type": "qwen3", "pad_token_id": 2},
     # writes to a block's matrices once more after the matrices themselves
     {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4},
+    # its activations have weights that only their constructor sets
+    {"model_type": "apertus", "tie_word_embeddings": False},
     {"model_type": "mixtral", "num_local_experts": 3, "tie_word_embeddings": False},
     {"model_type": "deepseek_v3", "n_routed_experts": 4, "n_group": 2, "topk_group": 1},
 ]
@@ -53,7 +56,7 @@ def test_what_is_drawn_is_what_transformers_draws(kind: dict[str, Any]) -> None:
     whole.initialize_weights()
     decoder = _blank(kind)
     drawn: dict[str, torch.Tensor] = {}
-    weights.draw(decoder, 5, lambda name, value: drawn.update({name: value.clone()}))
+    drawing.draw(decoder, 5, lambda name, value: drawn.update({name: value.clone()}))
 
     assert drawn.keys() == dict(decoder.named_parameters()).keys()
     for name, value in drawn.items():
@@ -118,9 +121,9 @@ def _peak(run: PhaseRun) -> tuple[int, int, int]:
     sizes: list[int] = []
     inner = zero._give_shares
 
-    def outer(parameters: dict[str, torch.nn.Parameter], *others: Any) -> None:
+    def outer(parameters: dict[str, Any], fill: Fill, settings: dict[str, Any]) -> None:
         sizes.extend(4 * parameter.numel() for parameter in parameters.values())
-        inner(parameters, *others)
+        inner(parameters, fill, settings)
         raise _Filled
 
     zero._give_shares = outer
@@ -170,7 +173,7 @@ def test_what_is_whole_in_every_process_is_seen_to_be(phases: Phases) -> None:
     """That the test above can fail: the same measure of a model that is not cut."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         decoder = _blank(DEEP)
-        weights.give(decoder, partial(weights.draw, decoder, 1))
+        weights.give(decoder, partial(drawing.draw, decoder, 1))
     now = sum(e.nbytes() for e in seen.profiler.kineto_results.events() if e.name() == "[memory]")
 
     assert np.isclose(now, sum(4 * p.numel() for p in decoder.parameters()), rtol=0.1)

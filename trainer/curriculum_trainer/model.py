@@ -15,7 +15,7 @@ from transformers.modeling_outputs import MoeModelOutputWithPast
 from curriculum_api.presets import PRESETS
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Precision
-from curriculum_trainer import dropout, failures, memory, rope, weights
+from curriculum_trainer import drawing, dropout, failures, memory, pretrained, rope
 from curriculum_trainer.sequence_parallel import Documents
 from curriculum_trainer.source import TOKENIZER_FILE
 from curriculum_trainer.tiling import Head
@@ -74,9 +74,9 @@ def config(run: PhaseRun, say: Callable[[str], None] = lambda _: None) -> Any:
 def fill(run: PhaseRun, decoder: Any, take: Take) -> None:
     """Hand over the run's own weights where it has some, else those drawn from its seed."""
     if run.model.weights is not None:
-        weights.read(decoder, Path(run.data_dir) / run.model.weights, take)
+        pretrained.read(decoder, Path(run.data_dir) / run.model.weights, take)
     else:
-        weights.draw(decoder, run.seed, take)
+        drawing.draw(decoder, run.seed, take)
 
 
 def import_decoder(run: PhaseRun) -> None:
