@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from transformers import LlamaForCausalLM
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Strategy
-from curriculum_trainer import checkpoint, sharding, zero
+from curriculum_trainer import checkpoint, sharding, weights, zero
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
 from curriculum_trainer.optimizer import MOMENTS
@@ -34,6 +35,7 @@ from curriculum_trainer.precision import Device
 from curriculum_trainer.result import Reached
 from curriculum_trainer.saving import Saver
 from curriculum_trainer.sharding import Sharding
+from curriculum_trainer.weights import Take
 
 DEVICE = Device(kind="cpu", index=0, backend="gloo", reason="")
 
@@ -115,7 +117,7 @@ class Case:
 def our_save(case: Case) -> None:
     """Copy to host memory, write in a thread, twice: the second finds the memory there."""
     run = case.run(Strategy.DDP, 1)
-    shards = sharding.shard(Scores(case.decoder(filled=True)), run, device=DEVICE, passes=1)
+    shards = _sharded(case.decoder(filled=True), run)
     for key in MOMENTS:
         for name, _ in shards.names():
             shards.set_moment(name, key, case.moments[key][name])
@@ -154,12 +156,23 @@ def _our_load(case: Case, strategy: Strategy, row: str) -> Loaded:
         if dist.get_rank() == 0:
             assert checkpoint.newest(folder.parent).folder == folder
         dist.barrier()
-        checkpoint.load_weights(decoder, folder)
-    shards = sharding.shard(Scores(decoder), run, device=DEVICE, passes=1)
+        weights.give(decoder, partial(checkpoint.load_weights, decoder, folder))
+    shards = _sharded(decoder, run)
     with case.timed(row):
         checkpoint.load_moments(shards, folder, optimizer_steps=2)
     case.seconds[row] += case.seconds.pop("verify and weights")
     return lambda: _state_of(shards)
+
+
+def _sharded(decoder: Any, run: PhaseRun) -> Sharding:
+    """The decoder with the values that it has."""
+    values = {name: parameter.data for name, parameter in decoder.named_parameters()}
+
+    def fill(take: Take) -> None:
+        for name, value in values.items():
+            take(name, value)
+
+    return sharding.shard(Scores(decoder), run, device=DEVICE, passes=1, fill=fill)
 
 
 def torch_save(case: Case) -> None:
@@ -191,7 +204,7 @@ def torch_convert(case: Case) -> Loaded:
         state = torch.load(case.root / "torch.pt", weights_only=True, mmap=True)
         decoder.load_state_dict(state["model"])
     run = case.run(Strategy.ZERO3, dist.get_world_size())
-    shards = sharding.shard(Scores(decoder), run, device=DEVICE, passes=1)
+    shards = _sharded(decoder, run)
     with case.timed("convert"):
         for number, name in enumerate(names):
             for key in MOMENTS:

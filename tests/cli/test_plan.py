@@ -80,7 +80,7 @@ def test_what_does_not_fit_names_ways_out_that_do(
     (problem,) = first["problems"]
     assert problem.startswith("DDP with AdamW needs ")
     assert " of 119 GiB; " in problem
-    assert "ZeRO2 needs " in problem
+    assert "ZeRO1 needs " in problem
     for way in problem.split("; ")[1:]:
         words, _, needs = way.partition(" needs ")
         assert float(needs) <= 119

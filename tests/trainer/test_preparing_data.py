@@ -3,13 +3,14 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from curriculum_trainer import filling, prepare, reading, shards, unfinished
+from curriculum_trainer import filling, prepare, reading, shards, tokenizing, unfinished
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.prepare import Options
 from curriculum_trainer.source import Source
@@ -206,6 +207,29 @@ def test_inputs_that_changed_are_refused(options: Callable[..., Options], tmp_pa
 
     with pytest.raises(PhaseFailure, match="are others now, or changed since"):
         prepare.prepare(made)
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_tokenizer_that_changed_in_place_is_refused(
+    options: Callable[..., Options], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    """Its folder has the same name, and every token would be another."""
+    inputs = as_text(tmp_path / "in")
+    folder = tmp_path / "tokenizer"
+    tokenizing.train(["a text to train on"], vocab_size=260, folder=folder)
+    asked = options(inputs, tokenizer=str(folder))
+    if done:
+        prepare.prepare(asked)
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(shards.ShardWriter, "finish", _interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                prepare.prepare(asked)
+    tokenizing.train(["another text"], vocab_size=262, folder=folder)
+
+    with pytest.raises(PhaseFailure, match="another tokenizer than"):
+        prepare.prepare(asked)
+    assert prepare.prepare(replace(asked, fresh=True)).index.vocab_size == 262
 
 
 def test_a_tokenizer_that_others_may_need_is_not_trained_over(

@@ -1,5 +1,7 @@
 """A phase starts from any folder of `transformers` weights, and what it leaves is one again."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from curriculum_api.run import PhaseRun
-from curriculum_trainer import begin, collective, model
+from curriculum_trainer import begin, collective, dropout, model
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.result import Reached
 
@@ -18,11 +20,15 @@ pytestmark = pytest.mark.trainer
 
 Weights = dict[str, NDArray[np.float32]]
 
+MIXTURE = {"num_local_experts": 3, "num_experts_per_tok": 2}
+
 MODELS = [
     pytest.param("llama", True, {}, id="llama-tied"),
     pytest.param("llama", False, SEQUENCE_PARALLEL, id="llama-untied-ZeRO3-SP2"),
     pytest.param("qwen3", True, SEQUENCE_PARALLEL, id="qwen3-tied-ZeRO3-SP2"),
     pytest.param("qwen3", False, {}, id="qwen3-untied"),
+    # its file has every expert by itself, the model all of them in one tensor
+    pytest.param("mixtral", False, SEQUENCE_PARALLEL, id="mixtral-ZeRO3-SP2"),
 ]
 
 
@@ -63,7 +69,7 @@ def _loaded(folder: Path) -> tuple[int, bool]:
 def test_local_weights_are_trained_and_saved_so_that_transformers_loads_them(
     phases: Phases, kind: str, *, tied: bool, layout: dict[str, Any]
 ) -> None:
-    config = MODEL | {"model_type": kind, "tie_word_embeddings": tied, "head_dim": 8}
+    config = MODEL | MIXTURE | {"model_type": kind, "tie_word_embeddings": tied, "head_dim": 8}
     name = f"weights-{kind}-{tied}"
     folder = phases.data / name
     (saved,) = phases.together(phases.run(), lambda _run: _save(config, folder))
@@ -90,6 +96,101 @@ def test_a_folder_that_lacks_weights_is_refused(phases: Phases) -> None:
 
     assert ended.outcome == "DataError"
     assert "layers.2" in ended.message
+
+
+def _rewritten(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The folder's weights in one file, with a change."""
+    from safetensors.torch import load_file, save_file
+
+    tensors: dict[str, Any] = {}
+    for path in folder.glob("*.safetensors*"):
+        if path.suffix == ".safetensors":
+            tensors |= load_file(path)
+        path.unlink()
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_a_tied_weight_is_read_by_either_of_its_names(phases: Phases) -> None:
+    folder = phases.data / "weights-by-head"
+    (saved,) = phases.together(phases.run(), lambda _run: _save(MODEL, folder))
+    embedding = "model.embed_tokens.weight"
+
+    def change(tensors: dict[str, Any]) -> None:
+        tensors["lm_head.weight"] = tensors.pop(embedding)
+
+    _rewritten(folder, change)
+    (started,) = phases.together(phases.run(model={"weights": folder.name}), _started)
+    assert np.array_equal(started[embedding], saved[embedding])
+
+
+def test_two_values_for_one_tied_weight_are_refused(phases: Phases) -> None:
+    folder = phases.data / "weights-two"
+    phases.together(phases.run(), lambda _run: _save(MODEL, folder))
+
+    def change(tensors: dict[str, Any]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 2
+
+    _rewritten(folder, change)
+    ended = phases.launch(phases.run("two", model={"weights": folder.name}))
+    assert ended.outcome == "DataError"
+    assert "tie_word_embeddings" in ended.message
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [
+    ("intermediate_size", 64, "has shape"),
+    ("quantization_config", {"quant_method": "fp8"}, "quantised"),
+])  # fmt: skip
+def test_weights_that_are_no_plain_matrices_of_that_shape_are_refused(
+    phases: Phases, key: str, value: Any, said: str
+) -> None:
+    folder = phases.data / f"weights-{key}"
+    phases.together(phases.run(), lambda _run: _save(MODEL, folder))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: value}))
+    ended = phases.launch(phases.run(model={"weights": folder.name}))
+
+    assert ended.outcome == "DataError"
+    assert said in ended.message
+
+
+def test_dropout_of_published_weights_is_set_to_0_and_said(
+    phases: Phases, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = phases.data / "weights-dropout"
+    config = MODEL | {"attention_dropout": 0.25}
+    phases.together(phases.run(), lambda _run: _save(config, folder))
+    run = phases.run("dry", steps=1, model={"weights": folder.name})
+    assert phases.launch(run).outcome == "Succeeded"
+
+    assert "attention_dropout 0.25 of the model's configuration is set to 0" in (
+        capfd.readouterr().out
+    )
+    left = json.loads((phases.folder(run, 1) / "config.json").read_text())
+    assert left["attention_dropout"] == 0
+
+
+def test_dropout_that_a_model_type_has_by_default_is_off(phases: Phases) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = {"model_type": "gpt2", "vocab_size": 300, "bos_token_id": 1, "eos_token_id": 1}
+    made = AutoConfig.for_model(**config)
+    assert dropout.switch_off(phases.run(model={"config": config}), made)
+    with torch.device("meta"):
+        modules = list(AutoModelForCausalLM.from_config(made).modules())
+    chances = [m.p for m in modules if isinstance(m, torch.nn.Dropout)]
+
+    assert chances
+    assert not any(chances)
+
+
+def test_dropout_that_is_asked_for_is_refused(phases: Phases) -> None:
+    config = MODEL | {"attention_dropout": 0.1}
+    with pytest.raises(PhaseFailure, match=r"model.config.attention_dropout 0.1") as refused:
+        model.config(phases.run(model={"config": config}))
+
+    assert refused.value.outcome == "UserError"
 
 
 def test_pickled_weights_are_refused(phases: Phases) -> None:

@@ -1,15 +1,26 @@
 """What is traded for memory changes no gradient, under any sharding."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.profiler import profile
 
 from curriculum_api.run import PhaseRun
-from curriculum_trainer import batch, begin, collective, memory, model, zero
+from curriculum_trainer import (
+    batch,
+    begin,
+    collective,
+    memory,
+    model,
+    sequence_parallel,
+    weights,
+    zero,
+)
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.manifest import MODEL_FILE, OPTIMIZER_FILE, sha256
 from curriculum_trainer.result import Reached
@@ -79,6 +90,43 @@ def test_tiles_compute_again_in_the_precision_of_the_forward_pass(phases: Phases
     for name in attention:
         error = np.linalg.norm(found[name] - expected[name]) / np.linalg.norm(expected[name])
         assert error < 1e-5, (name, error)
+
+
+def test_recomputed_blocks_leave_no_copy_of_their_weights(phases: Phases) -> None:
+    """Counted where the last block is done, still inside autocast."""
+    sequence_parallel.register(None)
+    config = MODEL | {"num_hidden_layers": 12}
+    run = phases.run(
+        model={"config": config}, precision="BF16", memory={"activation_checkpointing": True}
+    )
+    decoder = weights.blank(model.config(run), attention=sequence_parallel.NAME, device="cpu")
+    weights.give(decoder, partial(model.fill, run, decoder))
+    memory.arrange(decoder, run, device_kind="cpu")
+    tokens = torch.ones(1, 2, dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16), profile(profile_memory=True) as seen:
+        kept = decoder.get_decoder()(
+            input_ids=tokens, use_cache=False, documents=sequence_parallel.Documents(((2,),))
+        )
+    events = seen.profiler.kineto_results.events()
+    left = sum(event.nbytes() for event in events if event.name() == "[memory]")
+    copies = 2 * sum(p.numel() for block in memory.blocks(decoder) for p in block.parameters())
+
+    assert kept.last_hidden_state.requires_grad
+    assert left < copies / 4
+
+
+def test_dropping_copies_of_weights_changes_no_bit(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = TILES | {"activation_checkpointing": True}
+    run = phases.run("first", precision="BF16", memory=asked)
+    (found,) = phases.together(run, gradients)
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: None)
+    (expected,) = phases.together(run, gradients)
+
+    assert found[0] == expected[0]
+    for name, gradient in expected[1].items():
+        assert np.array_equal(found[1][name], gradient), name
 
 
 def _gathers(run: PhaseRun) -> Counter[str]:

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from curriculum_trainer import (
     result,
     sequence_parallel,
     sharding,
+    weights,
 )
 from curriculum_trainer.batch import Layout
 from curriculum_trainer.checkpoint import Found
@@ -87,14 +89,14 @@ def prepare(
     evaluation = Evaluation(run, layout, place, device) if run.evaluation else None
     if evaluation is not None:
         _check_tokenizer(run, evaluation.mixture)
-    model_config = model.config(run)
+    model_config = model.config(run, say=_say if place.leads else lambda _: None)
     group = sequence_parallel.sequence_group(
         world_size=place.world_size, degree=run.sequence_parallel, rank=place.rank
     )
     sequence_parallel.register(group)
     if place.leads:
         for remark in memory.remarks(run, device_kind=device.kind):
-            print(remark, flush=True)
+            _say(remark)
     digest = config_digest(run)
     own = collective.from_leader(lambda: _own_checkpoint(run, digest), place)
 
@@ -148,6 +150,10 @@ def config_digest(run: PhaseRun) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
+def _say(remark: str) -> None:
+    print(remark, flush=True)
+
+
 def _own_checkpoint(run: PhaseRun, digest: str) -> Found:
     folder = result.phase_folder(run)
     found = checkpoint.newest(folder)
@@ -173,9 +179,11 @@ def _initial(run: PhaseRun) -> Found:
 def _sharded(
     run: PhaseRun, model_config: Any, origin: Found, *, device: Device, passes: int
 ) -> Sharding:
-    decoder = model.build(run, model_config, weights=origin.folder is None)
-    if origin.folder is not None:
-        checkpoint.load_weights(decoder, origin.folder)
+    decoder = weights.blank(model_config, attention=sequence_parallel.NAME, device=device.name)
+    if origin.folder is None:
+        fill = partial(model.fill, run, decoder)
+    else:
+        fill = partial(checkpoint.load_weights, decoder, origin.folder)
     if run.precision in precision.SCALED:
         from curriculum_trainer import low_precision
 
@@ -187,7 +195,7 @@ def _sharded(
         device_type=device.kind,
         tile_tokens=run.memory.tile_tokens,
     )
-    made = sharding.shard(scores, run, device=device, passes=passes)
+    made = sharding.shard(scores.to(device.name), run, device=device, passes=passes, fill=fill)
     if origin.folder is not None and origin.manifest is not None:
         steps = origin.manifest.optimizer_steps
         checkpoint.load_moments(made, origin.folder, optimizer_steps=steps)

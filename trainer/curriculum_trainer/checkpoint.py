@@ -20,6 +20,7 @@ from curriculum_trainer.manifest import BadCheckpoint, File, Manifest
 from curriculum_trainer.optimizer import MOMENTS
 from curriculum_trainer.sharding import Sharding
 from curriculum_trainer.tensorfile import TensorFile
+from curriculum_trainer.weights import Take
 
 Export = Callable[[Path], None]
 """Writes what makes the weights loadable as they lie: configuration and tokenizer."""
@@ -65,9 +66,9 @@ def verified(folder: Path, *, digest: str | None) -> Manifest:
     return read
 
 
-def load_weights(decoder: torch.nn.Module, folder: Path) -> None:
-    """Fill every parameter from a verified checkpoint."""
-    with safe_open(folder / manifest.MODEL_FILE, framework="pt") as file, torch.no_grad():
+def load_weights(decoder: torch.nn.Module, folder: Path, take: Take) -> None:
+    """Hand over every parameter from a verified checkpoint."""
+    with safe_open(folder / manifest.MODEL_FILE, framework="pt") as file:
         names = set(file.keys())
         for name, parameter in decoder.named_parameters():
             if name not in names:
@@ -80,7 +81,7 @@ def load_weights(decoder: torch.nn.Module, folder: Path) -> None:
                     f'"{folder / manifest.MODEL_FILE}": "{name}" has shape {list(value.shape)}, '
                     f"the model's is {list(parameter.shape)}: it is of another model"
                 )
-            parameter.copy_(value)
+            take(name, value)
 
 
 def load_moments(sharding: Sharding, folder: Path, *, optimizer_steps: int) -> None:

@@ -103,9 +103,13 @@ def _recomputed(forward: Callable[..., Any], *args: Any, parked: bool, **kwargs:
         torch.autograd.graph.save_on_cpu(pin_memory=True) if parked else contextlib.nullcontext()
     )
     with where:
-        return checkpoint(
+        out = checkpoint(
             partial(forward, **kwargs), *args, use_reentrant=False, preserve_rng_state=False
         )
+    # the block's weights as it multiplied them, which autocast would keep to the end of the pass
+    # and nothing reads again: 2 bytes a parameter of the whole model
+    torch.clear_autocast_cache()
+    return out
 
 
 def _mlp(run: PhaseRun, block: Any) -> Any:

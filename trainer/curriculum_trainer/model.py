@@ -4,6 +4,7 @@ Knows nothing of sharding. Weights are FP32 always; what computes in BF16 does s
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from transformers.modeling_outputs import MoeModelOutputWithPast
 from curriculum_api.presets import PRESETS
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Precision
-from curriculum_trainer import failures, memory, rope, sequence_parallel
+from curriculum_trainer import drawing, dropout, failures, memory, pretrained, rope
 from curriculum_trainer.sequence_parallel import Documents
 from curriculum_trainer.source import TOKENIZER_FILE
 from curriculum_trainer.tiling import Head
+from curriculum_trainer.weights import Take
 
 
 class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -29,8 +31,6 @@ class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
         super().__init__()
         self.decoder = decoder
         decoder.set_output_embeddings(Head(decoder.get_output_embeddings(), tokens=tile_tokens))
-        # a decoder that was read from a folder comes in evaluation mode, one that was made does not
-        decoder.train()
         self._bf16 = precision is not Precision.FP32
         self._device_type = device_type
 
@@ -57,9 +57,11 @@ class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
             return self.decoder.get_output_embeddings()(hidden, targets, hits)
 
 
-def config(run: PhaseRun) -> Any:
+def config(run: PhaseRun, say: Callable[[str], None] = lambda _: None) -> Any:
     """The model's configuration, with positions enough for this phase's context."""
     made = _config(run)
+    for remark in dropout.switch_off(run, made):
+        say(remark)
     rope.apply(run, made)
     if made.max_position_embeddings < run.context_length:
         made.max_position_embeddings = run.context_length
@@ -69,39 +71,12 @@ def config(run: PhaseRun) -> Any:
     return made
 
 
-def build(run: PhaseRun, made: Any, *, weights: bool) -> Any:
-    """A decoder on the CPU: the run's own weights where asked for, else drawn from the seed."""
-    folder = run.model.weights
-    if weights and folder is not None:
-        return _read(Path(run.data_dir) / folder, made)
-    torch.manual_seed(run.seed)
-    return AutoModelForCausalLM.from_config(
-        made, dtype=torch.float32, attn_implementation=sequence_parallel.NAME
-    )
-
-
-def _read(folder: Path, made: Any) -> Any:
-    if not any(folder.glob("*.safetensors")):
-        raise failures.data_error(
-            f'model.weights: no "*.safetensors" in "{folder}": save the model in that format'
-        )
-    decoder, told = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=made,
-        dtype=torch.float32,
-        attn_implementation=sequence_parallel.NAME,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
-    missing = sorted(told["missing_keys"])
-    if missing:
-        # transformers would draw them at random and only warn
-        raise failures.data_error(
-            f'model.weights: "{folder}" has no "{missing[0]}" and {len(missing) - 1} more weights '
-            "of its own configuration: it is another model, or cut"
-        )
-    return decoder
+def fill(run: PhaseRun, decoder: Any, take: Take) -> None:
+    """Hand over the run's own weights where it has some, else those drawn from its seed."""
+    if run.model.weights is not None:
+        pretrained.read(decoder, Path(run.data_dir) / run.model.weights, take)
+    else:
+        drawing.draw(decoder, run.seed, take)
 
 
 def import_decoder(run: PhaseRun) -> None:
@@ -134,7 +109,13 @@ def _config(run: PhaseRun) -> Any:
         folder = Path(run.data_dir) / run.model.weights
         if not (folder / "config.json").is_file():
             raise failures.data_error(f'model.weights: no "config.json" in "{folder}"')
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        read = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if getattr(read, "quantization_config", None):
+            raise failures.data_error(
+                f'model.weights: "{folder}" holds quantised weights, which cannot be trained: take '
+                "the model in BF16 or FP32"
+            )
+        return read
     values = run.model.config
     if run.model.preset is not None:
         values = PRESETS.get(run.model.preset)

@@ -97,7 +97,9 @@ def prepare(options: Options, tell: Tell = lambda _: None) -> Prepared:
     with unfinished.held(options.output):
         units = _units(options)
         state = _begin(options)
-        if not state.done:
+        if state.done:
+            _check_tokenizer(options, state, tokenizing.digest(_tokenizer(options)))
+        else:
             state, encoder = _encoder(options, state, units, tell)
             make = _tokenize if options.pairs is None else _pair
             state = make(options, options.output, state, units, encoder, tell)
@@ -129,7 +131,7 @@ def _begin(options: Options) -> State:
     """What an earlier run left, or a claim on the folder."""
     folder = options.output
     training = options.tokenizer.startswith(TRAIN_PREFIX)
-    tokenizer = folder.parent / TOKENIZER_FOLDER
+    tokenizer = _tokenizer(options)
     if options.fresh:
         for name in (INDEX_FILE, STATE_FILE):
             (folder / name).unlink(missing_ok=True)
@@ -154,21 +156,30 @@ def _encoder(
     options: Options, state: State, units: Sequence[Unit], tell: Tell
 ) -> tuple[State, Encoder]:
     """The tokenizer, trained if that is asked for and was not done; the same as before a kill."""
-    folder = Path(options.tokenizer)
-    if options.tokenizer.startswith(TRAIN_PREFIX):
-        folder = options.output.parent / TOKENIZER_FOLDER
-        if not state.tokenizer_sha256:
-            size = _vocabulary(options.tokenizer)
-            tokenizing.train(_all_texts(options, units, tell), vocab_size=size, folder=folder)
+    folder = _tokenizer(options)
+    if options.tokenizer.startswith(TRAIN_PREFIX) and not state.tokenizer_sha256:
+        size = _vocabulary(options.tokenizer)
+        tokenizing.train(_all_texts(options, units, tell), vocab_size=size, folder=folder)
     encoder = Encoder(folder)
-    if state.tokenizer_sha256 not in ("", encoder.sha256):
-        raise failures.user_error(
-            f'"{options.output}" was begun with another tokenizer than "{folder}" holds now: '
-            "restore it, or start anew with --fresh"
-        )
+    _check_tokenizer(options, state, encoder.sha256)
     state = state.model_copy(update={"tokenizer_sha256": encoder.sha256})
     unfinished.save(options.output, state)
     return state, encoder
+
+
+def _tokenizer(options: Options) -> Path:
+    """The folder of the tokenizer that is named, or trained."""
+    if options.tokenizer.startswith(TRAIN_PREFIX):
+        return options.output.parent / TOKENIZER_FOLDER
+    return Path(options.tokenizer)
+
+
+def _check_tokenizer(options: Options, state: State, digest: str) -> None:
+    if state.tokenizer_sha256 not in ("", digest):
+        raise failures.user_error(
+            f'"{options.output}" was begun with another tokenizer than "{_tokenizer(options)}" '
+            "holds now: restore it, or start anew with --fresh"
+        )
 
 
 def _vocabulary(text: str) -> int:

@@ -13,8 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Strategy
+from curriculum_trainer import weights
 from curriculum_trainer.optimizer import Fragment, adamw
 from curriculum_trainer.precision import Device
+from curriculum_trainer.weights import Fill
 
 
 class Sharding(Protocol):
@@ -69,14 +71,14 @@ class Sharding(Protocol):
         ...
 
 
-def shard(module: Any, run: PhaseRun, *, device: Device, passes: int) -> Sharding:
-    """`module` (a `TokenScores` with its weights loaded, equal on all ranks) under a strategy."""
-    module.to(device.name)
+def shard(module: Any, run: PhaseRun, *, device: Device, passes: int, fill: Fill) -> Sharding:
+    """`module`, a `TokenScores` on the device, under a strategy; `fill` has its parameters."""
     if run.strategy is Strategy.DDP:
+        weights.give(module.decoder, fill)
         return DataParallel(module, run)
     from curriculum_trainer.zero import Zero
 
-    return Zero(module, run, device=device, passes=passes)
+    return Zero(module, run, device=device, passes=passes, fill=fill)
 
 
 class DataParallel:

@@ -17,11 +17,8 @@ class Encoder:
     """A tokenizer with its end token."""
 
     def __init__(self, folder: Path) -> None:
+        self.sha256 = digest(folder)
         path = folder / TOKENIZER_FILE
-        if not path.is_file():
-            raise failures.data_error(
-                f'no "{TOKENIZER_FILE}" in "{folder}": name a tokenizer\'s folder, or train:VOCAB'
-            )
         try:
             self.tokenizer: Tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises no narrower class
@@ -29,7 +26,6 @@ class Encoder:
         # many published tokenizers are set to cut or fill up texts, as chat models need it
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.sha256 = manifest.sha256(path)
         # numbers may have holes: what counts is the highest
         self.vocab_size: int = max(self.tokenizer.get_vocab().values()) + 1
         self.end = self._end(folder)
@@ -58,6 +54,16 @@ class Encoder:
                 f'tokenizer "{folder}" has no end token: set "eos_token" in its {CONFIG_FILE}'
             )
         return int(number)
+
+
+def digest(folder: Path) -> str:
+    """The SHA-256 of a folder's tokenizer."""
+    path = folder / TOKENIZER_FILE
+    if not path.is_file():
+        raise failures.data_error(
+            f'no "{TOKENIZER_FILE}" in "{folder}": name a tokenizer\'s folder, or train:VOCAB'
+        )
+    return manifest.sha256(path)
 
 
 def train(texts: Iterable[str], *, vocab_size: int, folder: Path) -> None:

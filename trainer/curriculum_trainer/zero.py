@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Strategy
-from curriculum_trainer import memory
+from curriculum_trainer import memory, weights
 from curriculum_trainer.optimizer import Adam, Fragment, adamw
 from curriculum_trainer.precision import Device
+from curriculum_trainer.weights import Fill
 
 _STAGES = {Strategy.ZERO1: 1, Strategy.ZERO2: 2, Strategy.ZERO3: 3}
 
@@ -71,6 +72,26 @@ def _settings(run: PhaseRun, *, stage: int, passes: int, micro_batch: int) -> di
     }
 
 
+def _give_shares(
+    parameters: dict[str, torch.nn.Parameter], fill: Fill, settings: dict[str, Any]
+) -> None:
+    """Give every parameter its value, and cut it into shares before the next one has any."""
+    from deepspeed.runtime.zero import Init
+
+    cut: list[Any] = []
+
+    def take(name: str, value: torch.Tensor) -> None:
+        parameter: Any = parameters[name]
+        weights.put(parameter, value)
+        if cut:
+            cut[0].convert_to_zero_parameters([parameter])
+        else:
+            Init(module=torch.nn.ParameterList([parameter]), config_dict_or_path=settings)
+        cut.append(parameter)
+
+    fill(take)
+
+
 @dataclass(frozen=True, slots=True)
 class _Share:
     """What this rank updates of a parameter: where in its flat partition, where in the parameter.
@@ -86,7 +107,9 @@ class _Share:
 class Zero:
     """A DeepSpeed engine."""
 
-    def __init__(self, module: Any, run: PhaseRun, *, device: Device, passes: int) -> None:
+    def __init__(
+        self, module: Any, run: PhaseRun, *, device: Device, passes: int, fill: Fill
+    ) -> None:
         deepspeed = deepspeed_on(device.kind)
         deepspeed.init_distributed(device.backend, dist_init_required=False, verbose=False)
         self._stage = _STAGES[run.strategy]
@@ -100,12 +123,17 @@ class Zero:
         shapes = [(name, tuple(p.shape)) for name, p in module.decoder.named_parameters()]
         self._names = shapes
         self._parameters = dict(module.decoder.named_parameters())
+        settings = _settings(
+            run, stage=self._stage, passes=passes, micro_batch=run.micro_batch_size
+        )
+        # both need the shapes, which a parameter in shards no longer has
+        optimizer = adamw(module, run.optimizer)
+        if self._stage == 3:
+            _give_shares(self._parameters, fill, settings)
+        else:
+            weights.give(module.decoder, fill)
         self._engine, self._zero, _, _ = deepspeed.initialize(
-            model=module,
-            optimizer=adamw(module, run.optimizer),
-            config=_settings(
-                run, stage=self._stage, passes=passes, micro_batch=run.micro_batch_size
-            ),
+            model=module, optimizer=optimizer, config=settings
         )
         self._adam: Adam = self._zero.optimizer
         self._measure = self._keep_norm()

@@ -156,7 +156,7 @@ def _memory(shape: Shape, spark: Hardware, b200: Hardware) -> Iterable[Claim]:
     )
     long, longest = (_long(context) for context in (524288, 1048576))
     whole = replace(long, nodes=1, gpus_per_node=1, sequence_parallel=1)
-    zero3 = recipe.of_phase(Precision.BF16, OptimizerName.ADAMW, Strategy.ZERO3)
+    zero3 = recipe.of_phase(Precision.BF16, OptimizerName.ADAMW, Strategy.ZERO3, recomputed=True)
     kept = memory.of(shape, zero3, whole, b200)
     apart, most = (memory.of(shape, zero3, one, b200) for one in (long, longest))
     activations = (kept.activations + kept.block) / GIB

@@ -51,8 +51,8 @@ class Memory:
 
     weights: float
     copies: float
-    """Low-precision copies of the weights, whole under every strategy: autocast keeps them until
-    it is left, and the graph longer where nothing is computed again."""
+    """Low-precision copies of the weights, whole under every strategy: the graph keeps them, where
+    nothing is computed again."""
 
     gradients: float
     master: float

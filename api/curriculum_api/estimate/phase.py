@@ -97,7 +97,12 @@ def layout(phase: Phase, kind: AcceleratorClassSpec) -> Layout:
 
 def bytes_each(phase: Phase) -> Recipe:
     """Bytes per parameter of the phase."""
-    return recipe.of_phase(phase.precision, phase.optimizer.name, phase.strategy)
+    return recipe.of_phase(
+        phase.precision,
+        phase.optimizer.name,
+        phase.strategy,
+        recomputed=phase.memory.activation_checkpointing,
+    )
 
 
 def attended(phase: Phase, documents: Mapping[str, list[int]]) -> float:

@@ -59,10 +59,13 @@ PURE_BF16_FP8 = Recipe(weights=2, gradients=2, moments=4, copies=2, inputs=1)
 """Everything in BF16 with FP8 products by Transformer Engine: the same with one byte each."""
 
 
-def of_phase(precision: Precision, optimizer: OptimizerName, strategy: Strategy) -> Recipe:
+def of_phase(
+    precision: Precision, optimizer: OptimizerName, strategy: Strategy, *, recomputed: bool = False
+) -> Recipe:
     """This project's trainer: FP32 weights, gradients and moments, products by autocast.
 
-    Autocast keeps a BF16 copy of every weight until its gradient is done. DeepSpeed updates an
+    A BF16 copy of every weight is kept until its gradient is done; where blocks are computed again
+    it is dropped with each block, so there is one block's at a time. DeepSpeed updates an
     FP32 partition apart from the weights, even where they are FP32 themselves. The stream between
     blocks is FP32, because the embedding is.
     """
@@ -72,7 +75,7 @@ def of_phase(precision: Precision, optimizer: OptimizerName, strategy: Strategy)
         gradients=4,
         moments=MOMENT_BYTES[optimizer],
         master=0.0 if strategy is Strategy.DDP else 4.0,
-        copies=2.0 if low else 0.0,
+        copies=2.0 if low and not recomputed else 0.0,
         element=2.0 if low else 4.0,
         residual=4.0,
     )

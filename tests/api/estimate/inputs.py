@@ -65,4 +65,5 @@ def recipes(draw: st.DrawFn) -> Recipe:
         draw(precisions),
         draw(st.sampled_from(list(OptimizerName))),
         draw(st.sampled_from(list(Strategy))),
+        recomputed=draw(st.booleans()),
     )

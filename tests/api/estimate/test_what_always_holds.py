@@ -12,7 +12,7 @@ from curriculum_api.estimate.hardware import Hardware
 from curriculum_api.estimate.layout import Layout, Recompute
 from curriculum_api.estimate.recipe import Recipe
 from curriculum_api.estimate.shape import Shape
-from curriculum_api.wire import Precision, Strategy
+from curriculum_api.wire import OptimizerName, Precision, Strategy
 
 from .inputs import MACHINES, SHAPES, layouts, machines, precisions, recipes, shapes
 
@@ -193,3 +193,16 @@ def test_attention_costs_the_squares_of_documents_not_of_rows() -> None:
     assert flops.attended([1, 3], row=8192) == pytest.approx(10 / 4)
     assert flops.attended([10], row=4) == pytest.approx((16 + 16 + 4) / 10)
     assert flops.mixed([(80, 524288), (20, 4096)]) == pytest.approx(0.8 * 524288 + 0.2 * 4096)
+
+
+@FEW
+@given(shapes, layouts(), machines, st.sampled_from(list(Strategy)))
+def test_blocks_computed_again_leave_no_copies_of_the_weights(
+    shape: Shape, layout: Layout, hardware: Hardware, strategy: Strategy
+) -> None:
+    def copies(*, recomputed: bool) -> float:
+        each = recipe.of_phase(Precision.BF16, OptimizerName.ADAMW, strategy, recomputed=recomputed)
+        return memory.of(shape, each, layout, hardware).copies
+
+    assert copies(recomputed=False) == 2 * shape.parameters
+    assert copies(recomputed=True) == 0
