@@ -88,7 +88,7 @@ class Stores:
         self.occupants: dict[Key, observe.Occupant] = {}
         self.reflectors: list[Reflector[Any]] = []
         self._written: dict[tuple[Kind, str], Reflector[Any]] = {}
-        """Of the kinds that this process creates, by namespace; empty for all."""
+        """Of the kinds that this process writes, by namespace; empty for all."""
 
         tell = listener
 
@@ -147,7 +147,7 @@ class Stores:
 
         add(cluster, CLASSES, project.accelerator_class, accelerator_class)
         add(cluster, POOLS, project.rented_pool, pool)
-        add(cluster, NODES, project.node, node)
+        self._written[NODES, ""] = add(cluster, NODES, project.node, node)
         for namespace, scope in scopes.items():
             jobs = add(scope, PYTORCHJOBS, project.job, job, OURS)
             checks = add(scope, JOBS, project.verification, verification, OURS)
