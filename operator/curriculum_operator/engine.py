@@ -231,7 +231,7 @@ class Engine:
 
     async def _label(self, name: str) -> None:
         """Have a node say its class."""
-        node = self.stores.nodes.get(name)
+        node = self.stores.newest_node(name)
         for _ in range(LABEL_ROUNDS):
             if node is None:
                 return
@@ -245,7 +245,7 @@ class Engine:
             except cluster.NotFound:
                 return
             except cluster.Conflict:
-                # Heartbeats change a node's version, and no store is told of them.
+                # A heartbeat that no watch has told of yet, or an administrator's own word.
                 node = await self._node(name)
                 continue
             self.stores.learn(kinds.NODES, raw)

@@ -1,6 +1,7 @@
 """Nodes are labelled once, many at a time but not all, through refusals, and by the newest word."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from curriculum_operator.engine import Engine
 from curriculum_operator.settings import Settings
 
 from ..memory.warp import WarpClock
-from .shelf import Shelf, warped
+from .shelf import Script, Shelf, warped
 
 SPARK = {names.GPU_MAJOR_LABEL: "12", names.GPU_MINOR_LABEL: "1"}
 
@@ -73,6 +74,24 @@ async def test_a_new_process_finds_nothing_to_write() -> None:
     async with running(shelf):
         await asyncio.sleep(30)
         assert "patch Node n" not in shelf.calls
+
+
+@warped
+async def test_a_heartbeat_that_was_watched_costs_no_refused_write() -> None:
+    shelf = Shelf(node(), accelerator_class())
+    # The first watch breaks; the second one tells of the heartbeat.
+    beaten: Script = []
+    shelf.scripts["Node"] = deque([[Unavailable("broke")], beaten])
+    async with running(shelf) as engine:
+        await asyncio.sleep(0.2)
+        assert said(shelf) == LABELLED
+        beaten.append(("MODIFIED", shelf.put(NODES, shelf.objects["Node", "", "n"])))
+        await asyncio.sleep(5)
+        del engine.stores.classes["gb10-sm121"]
+        engine.offer_changed()
+        await asyncio.sleep(5)
+        assert said(shelf)[0] is None
+        assert shelf.calls.count("patch Node n") == 2
 
 
 @warped
