@@ -7,7 +7,11 @@ from typing import Any
 
 CLASSES: dict[str, dict[str, Any]] = {
     "gb10-sm121": {
-        "match": [{"computeCapability": "12.1"}, {"product": "NVIDIA-GB10"}],
+        "match": [
+            {"computeCapability": "12.1"},
+            {"product": "NVIDIA-GB10"},
+            {"labels": {"nvidia.com/gpu.machine": "NVIDIA_DGX_Spark"}},
+        ],
         "cpuArchitecture": "arm64",
         "gpusPerNode": 1,
         "memoryGiB": 119,
@@ -85,7 +89,16 @@ CLASSES: dict[str, dict[str, Any]] = {
         },
     },
     "b200-sm100": {
-        "match": [{"computeCapability": "10.0"}, {"product": "NVIDIA-B200"}],
+        "match": [
+            {"computeCapability": "10.0"},
+            {"product": "NVIDIA-B200"},
+            {"labels": {"cloud.google.com/gke-accelerator": "nvidia-b200"}},
+            {"labels": {"eks.amazonaws.com/instance-gpu-name": "b200"}},
+            {"labels": {"karpenter.k8s.aws/instance-gpu-name": "b200"}},
+            {"labels": {"node.kubernetes.io/instance-type": "p6-b200.48xlarge"}},
+            {"labels": {"gpu.nvidia.com/class": "B200"}},
+            {"labels": {"node.coreweave.cloud/type": "b200-8x"}},
+        ],
         "cpuArchitecture": "amd64",
         "gpusPerNode": 8,
         "memoryGiB": 178,

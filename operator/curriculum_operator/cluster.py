@@ -140,10 +140,8 @@ class Cluster(Protocol):
     async def replace(self, kind: Kind, body: Raw) -> Raw:
         """Replace it under metadata.resourceVersion. Raises Conflict, NotFound."""
 
-    async def patch_labels(
-        self, kind: Kind, name: str, labels: Mapping[str, str | None], *, resource_version: str
-    ) -> Raw:
-        """Set labels of a cluster-scoped object; None removes one. Raises Conflict, NotFound."""
+    async def patch(self, kind: Kind, name: str, change: Raw, *, resource_version: str) -> Raw:
+        """Merge `change` into a cluster-scoped object; None removes. Raises Conflict, NotFound."""
 
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
         """Whose token it is; None where it is not valid for `audience`."""
@@ -250,10 +248,9 @@ class ApiCluster:
     async def replace(self, kind: Kind, body: Raw) -> Raw:
         return await self._request("PUT", _own(kind, body), query=_MANAGER, body=body)
 
-    async def patch_labels(
-        self, kind: Kind, name: str, labels: Mapping[str, str | None], *, resource_version: str
-    ) -> Raw:
-        body = {"metadata": {"resourceVersion": resource_version, "labels": dict(labels)}}
+    async def patch(self, kind: Kind, name: str, change: Raw, *, resource_version: str) -> Raw:
+        meta = {**change.get("metadata", {}), "resourceVersion": resource_version}
+        body = {**change, "metadata": meta}
         return await self._request("PATCH", _path(kind, None, name), query=_MANAGER, body=body)
 
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:

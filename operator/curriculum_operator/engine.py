@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 COALESCE_SECONDS = 0.1
 """Changes that concern all who wait are gathered for this long."""
 
+LABEL_ROUNDS = 3
+"""How often a node may be found changed, and read again, before it has to wait."""
+
 STUCK_SECONDS = 300.0
 LAG_SECONDS = 10.0
 
@@ -66,7 +69,7 @@ class Engine:
             freed=self._wake_waiting,
             decide=decide,
         )
-        self._nodes = Worklist(self._label, workers=1)
+        self._nodes = Worklist(self._label, workers=settings.node_workers)
         self._cluster = cluster
         self._scopes = scopes or {"": cluster}
         self._gathering: asyncio.TimerHandle | None = None
@@ -228,25 +231,42 @@ class Engine:
 
     async def _label(self, name: str) -> None:
         """Have a node say its class."""
-        seen = self.stores.nodes.get(name)
-        if seen is None or label.change(seen, self.stores.classes) is None:
+        node = self.stores.newest_node(name)
+        for _ in range(LABEL_ROUNDS):
+            if node is None:
+                return
+            change = label.change(node, self.stores.classes)
+            if change is None:
+                return
+            try:
+                raw = await execute.label_node(
+                    self._cluster, node, change, check=self.lease.check, now=self.clock.now()
+                )
+            except cluster.NotFound:
+                return
+            except cluster.Conflict:
+                # A heartbeat that no watch has told of yet, or an administrator's own word.
+                node = await self._node(name)
+                continue
+            self.stores.learn(kinds.NODES, raw)
+            _say(name, change)
             return
-        # Read again: a node's version changes with every heartbeat.
+        raise cluster.Conflict(f'node "{name}" changes faster than it can be labelled')
+
+    async def _node(self, name: str) -> observe.Node | None:
         try:
-            node = project.node(await self._cluster.get(kinds.NODES, name))
+            return project.node(await self._cluster.get(kinds.NODES, name))
         except cluster.NotFound:
-            return
-        labels = label.change(node, self.stores.classes)
-        if labels is None:
-            return
-        await execute.label_node(
-            self._cluster,
-            name,
-            labels,
-            resource_version=node.resource_version,
-            check=self.lease.check,
-        )
-        logger.info('node "%s": %s=%s', name, names.CLASS_LABEL, labels[names.CLASS_LABEL] or "")
+            return None
+
+
+def _say(name: str, change: label.Change) -> None:
+    if change.conflict:
+        logger.warning('node "%s": %s', name, change.conflict)
+    elif names.CLASS_LABEL in change.labels:
+        said = change.labels[names.CLASS_LABEL] or "(removed)"
+        reason = change.annotations.get(names.CLASS_REASON_ANNOTATION) or ""
+        logger.info('node "%s": %s=%s %s', name, names.CLASS_LABEL, said, reason)
 
 
 async def _persistently(scope: Cluster) -> tuple[list[Raw], str]:

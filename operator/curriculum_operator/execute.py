@@ -12,12 +12,12 @@ attempt while this one's job appears.
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from curriculum_operator import cluster, kinds, names, observe
+from curriculum_operator import cluster, kinds, label, names, observe
 from curriculum_operator.cluster import Cluster, Kind, Raw
 from curriculum_operator.decision import Event
 from curriculum_operator.step import Delete, Step
@@ -115,21 +115,35 @@ async def execute(
         return ended(End.INTERRUPTED, error, error.retry_after)
     for event in step.events:
         check()
-        await _tell(cluster_, subject, event, now)
+        await _tell(cluster_, _about(subject), subject.namespace, event, now)
     return ended(End.DONE)
 
 
 async def label_node(
     cluster_: Cluster,
-    name: str,
-    labels: Mapping[str, str | None],
+    node: observe.Node,
+    change: label.Change,
     *,
-    resource_version: str,
     check: Callable[[], None],
+    now: datetime,
 ) -> Raw:
-    """Set labels of a node as it was seen. Raises Conflict where it changed since."""
+    """Have a node say its class, and people hear of a conflict.
+
+    Raises:
+        cluster.Conflict: the node changed since it was seen.
+    """
     check()
-    return await cluster_.patch_labels(kinds.NODES, name, labels, resource_version=resource_version)
+    marks = {"labels": dict(change.labels), "annotations": dict(change.annotations)}
+    raw = await cluster_.patch(
+        kinds.NODES, node.name, {"metadata": marks}, resource_version=node.resource_version
+    )
+    if change.conflict:
+        check()
+        about = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.name}
+        # Events of what has no namespace lie in this one; kubectl finds a node's by its name.
+        event = Event("Warning", names.CLASS_CONFLICT, change.conflict)
+        await _tell(cluster_, about, "default", event, now)
+    return raw
 
 
 def _status_body(subject: observe.Curriculum, step: Step) -> Raw:
@@ -196,24 +210,26 @@ async def _delete(cluster_: Cluster, delete: Delete) -> None:
         logger.error('cannot delete %s "%s": %s', delete.kind.kind, delete.name, error)
 
 
-async def _tell(
-    cluster_: Cluster, subject: observe.Curriculum, event: Event, now: datetime
-) -> None:
+def _about(subject: observe.Curriculum) -> Raw:
+    return {
+        "apiVersion": kinds.CURRICULA.api_version,
+        "kind": kinds.CURRICULA.kind,
+        "namespace": subject.namespace,
+        "name": subject.name,
+        "uid": subject.uid,
+    }
+
+
+async def _tell(cluster_: Cluster, about: Raw, namespace: str, event: Event, now: datetime) -> None:
     """Post an event, or count up the same one. Best effort: an event never fails a step."""
-    text = "\n".join((subject.uid, event.type, event.reason, event.message))
-    name = f"{subject.name}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    text = "\n".join((about["uid"], event.type, event.reason, event.message))
+    name = f"{about['name']}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     body: Raw = {
         "apiVersion": kinds.EVENTS.api_version,
         "kind": kinds.EVENTS.kind,
-        "metadata": {"name": name, "namespace": subject.namespace},
-        "involvedObject": {
-            "apiVersion": kinds.CURRICULA.api_version,
-            "kind": kinds.CURRICULA.kind,
-            "namespace": subject.namespace,
-            "name": subject.name,
-            "uid": subject.uid,
-        },
+        "metadata": {"name": name, "namespace": namespace},
+        "involvedObject": about,
         "type": event.type,
         "reason": event.reason,
         "message": event.message[:1024],
@@ -228,7 +244,7 @@ async def _tell(
         try:
             await cluster_.create(kinds.EVENTS, body)
         except cluster.AlreadyExists:
-            there = await cluster_.get(kinds.EVENTS, name, subject.namespace)
+            there = await cluster_.get(kinds.EVENTS, name, namespace)
             count = there.get("count", 1) + 1
             again = {**there, "count": count, "lastTimestamp": time}
             await cluster_.replace(kinds.EVENTS, again)

@@ -1,45 +1,37 @@
-"""Which accelerator class a node is of, by the rules of the AcceleratorClass objects.
-
-Pure. Recognition goes by compute capability, product and other labels, never by
-`nvidia.com/gpu.family` (GB10 and B200 share it) nor by `nvidia.com/gpu.memory` (absent on GB10).
-"""
+"""What is to be written on a node so that it says its accelerator class, and why. Pure."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from curriculum_api.v1alpha1.accelerator_class import MatchRule
-from curriculum_operator import names, observe
-
-
-def wanted(node: observe.Node, classes: Mapping[str, observe.AcceleratorClass]) -> str | None:
-    """The class of a node: of those with a rule that holds, the first by name; None without."""
-    for name in sorted(classes):
-        if any(_holds(rule, node.labels) for rule in classes[name].spec.match):
-            return name
-    return None
+from curriculum_operator import names, observe, recognise
 
 
-def change(
-    node: observe.Node, classes: Mapping[str, observe.AcceleratorClass]
-) -> Mapping[str, str | None] | None:
-    """The labels to set (None removes) so that a node says its class; None where it does.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Labels and annotations to set; None removes one. Only what differs is in it."""
 
-    A node whose label `curriculum.dev/managed` is `false` is an administrator's own.
+    labels: Mapping[str, str | None]
+    annotations: Mapping[str, str | None]
+    conflict: str = ""
+    """What people are to be told: why several classes claim the node alike."""
+
+
+def change(node: observe.Node, classes: Mapping[str, observe.AcceleratorClass]) -> Change | None:
+    """What makes a node say its class; None where it does.
+
+    The class of a node whose label `curriculum.dev/managed` is `false` is an administrator's own.
+    The reason is the operator's, and goes with it.
     """
     if node.labels.get(names.MANAGED_LABEL) == "false":
+        annotations = _differing(node.annotations, names.CLASS_REASON_ANNOTATION, None)
+        return Change({}, annotations) if annotations else None
+    found = recognise.verdict(node, classes)
+    labels = _differing(node.labels, names.CLASS_LABEL, found.name)
+    annotations = _differing(node.annotations, names.CLASS_REASON_ANNOTATION, found.reason)
+    if not labels and not annotations:
         return None
-    name = wanted(node, classes)
-    if node.labels.get(names.CLASS_LABEL) == name:
-        return None
-    return {names.CLASS_LABEL: name}
+    return Change(labels, annotations, (found.reason or "") if found.conflict else "")
 
 
-def _holds(rule: MatchRule, labels: Mapping[str, str]) -> bool:
-    asked: dict[str, str] = dict(rule.labels)
-    if rule.product is not None:
-        asked[names.GPU_PRODUCT_LABEL] = rule.product
-    if rule.compute_capability is not None:
-        major, _, minor = rule.compute_capability.partition(".")
-        asked[names.GPU_MAJOR_LABEL] = major
-        asked[names.GPU_MINOR_LABEL] = minor
-    # A rule that asks for nothing recognises nothing.
-    return bool(asked) and all(labels.get(key) == value for key, value in asked.items())
+def _differing(present: Mapping[str, str], key: str, wanted: str | None) -> dict[str, str | None]:
+    return {} if present.get(key) == wanted else {key: wanted}

@@ -27,6 +27,12 @@ MANAGED_LABEL: Final = f"{PREFIX}/managed"
 GPU_MAJOR_LABEL: Final = "nvidia.com/gpu.compute.major"
 GPU_MINOR_LABEL: Final = "nvidia.com/gpu.compute.minor"
 GPU_PRODUCT_LABEL: Final = "nvidia.com/gpu.product"
+GPU_MACHINE_LABEL: Final = "nvidia.com/gpu.machine"
+"""The machine's DMI product name, for example NVIDIA_DGX_Spark."""
+
+GPU_MEMORY_LABEL: Final = "nvidia.com/gpu.memory"
+"""MiB of one GPU; absent where CPU and GPU share one memory."""
+
 ARCH_LABEL: Final = "kubernetes.io/arch"
 HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
@@ -34,6 +40,10 @@ QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 # Labels that the training-operator puts on the pods of a PyTorchJob.
 REPLICA_TYPE_LABEL: Final = "training.kubeflow.org/replica-type"
 REPLICA_INDEX_LABEL: Final = "training.kubeflow.org/replica-index"
+
+# Annotations on nodes.
+CLASS_REASON_ANNOTATION: Final = f"{PREFIX}/accelerator-class-reason"
+"""Why the node has its class, or none, in one line."""
 
 # Annotations on a PyTorchJob.
 NODES_ANNOTATION: Final = f"{PREFIX}/nodes"
@@ -124,6 +134,9 @@ IN_PROGRESS: Final = "InProgress"
 
 PROGRESSING: Final = "Progressing"
 """Nothing stands in the way."""
+
+CLASS_CONFLICT: Final = "ClassConflict"
+"""Several accelerator classes claim a node by equally strong evidence; it has none."""
 
 OBSERVED: Final = "Observed"
 """The newest spec was read."""

@@ -189,6 +189,12 @@ class Node:
     extended: tuple[tuple[str, int], ...]
     """Allocatable extended resources, by name."""
 
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those of our own prefix."""
+
+    memory_bytes: int = 0
+    """The machine's memory; 0 where it does not say."""
+
     resource_version: str = field(default="", compare=False)
 
 

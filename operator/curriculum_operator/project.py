@@ -161,6 +161,12 @@ def node(raw: Raw) -> observe.Node:
             for t in spec.get("taints") or ()
         ),
         extended=_extended(status.get("allocatable") or {}),
+        annotations={
+            key: value
+            for key, value in (raw["metadata"].get("annotations") or {}).items()
+            if key.startswith(f"{names.PREFIX}/")
+        },
+        memory_bytes=_bytes((status.get("capacity") or {}).get("memory", "")),
         resource_version=raw["metadata"].get("resourceVersion", ""),
     )
 
@@ -228,6 +234,20 @@ def _requested(raw: Raw) -> tuple[tuple[str, int], ...]:
         for name, count in _extended(limits):
             total[name] = total.get(name, 0) + count
     return tuple(sorted(total.items()))
+
+
+def _bytes(quantity: str) -> int:
+    """A whole quantity as Kubernetes writes it, for example 125506464Ki; 0 for anything else."""
+    number = quantity.rstrip("KMGTPik")
+    unit = quantity.removeprefix(number)
+    return int(number) * _UNITS[unit] if number.isdecimal() and unit in _UNITS else 0
+
+
+_UNITS = {"": 1} | {
+    prefix.replace("K", "k") if base == 1000 else f"{prefix}i": base**power
+    for base in (1000, 1024)
+    for power, prefix in enumerate("KMGTP", 1)
+}
 
 
 def _extended(resources: Mapping[str, str]) -> tuple[tuple[str, int], ...]:

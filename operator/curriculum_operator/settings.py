@@ -34,6 +34,9 @@ class Settings:
     workers: int = 8
     """Curricula that are worked on at once."""
 
+    node_workers: int = 16
+    """Nodes that are labelled at once."""
+
     progress_seconds: float = 15
     """Progress alone is written to a status at most this often."""
 
@@ -73,6 +76,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         progress_port=int(_number(given, "progress_port", default.progress_port)),
         liveness_port=int(_number(given, "liveness_port", default.liveness_port)),
         workers=int(_number(given, "workers", default.workers)),
+        node_workers=int(_number(given, "node_workers", default.node_workers)),
         progress_seconds=_number(given, "progress_seconds", default.progress_seconds),
         silence_seconds=_number(given, "silence_seconds", default.silence_seconds),
         resync_seconds=_number(given, "resync_seconds", default.resync_seconds),

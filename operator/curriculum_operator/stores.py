@@ -88,7 +88,7 @@ class Stores:
         self.occupants: dict[Key, observe.Occupant] = {}
         self.reflectors: list[Reflector[Any]] = []
         self._written: dict[tuple[Kind, str], Reflector[Any]] = {}
-        """Of the kinds that this process creates, by namespace; empty for all."""
+        """Of the kinds that this process writes, by namespace; empty for all."""
 
         tell = listener
 
@@ -147,7 +147,8 @@ class Stores:
 
         add(cluster, CLASSES, project.accelerator_class, accelerator_class)
         add(cluster, POOLS, project.rented_pool, pool)
-        add(cluster, NODES, project.node, node)
+        self._of_nodes = add(cluster, NODES, project.node, node)
+        self._written[NODES, ""] = self._of_nodes
         for namespace, scope in scopes.items():
             jobs = add(scope, PYTORCHJOBS, project.job, job, OURS)
             checks = add(scope, JOBS, project.verification, verification, OURS)
@@ -155,6 +156,10 @@ class Stores:
             add(scope, PODS, project.pod, pod, OURS)
             add(scope, PODS, project.occupant, occupant, NOT_OURS, UNFINISHED)
             add(scope, CLAIMS, project.claim, claim)
+
+    def newest_node(self, name: str) -> observe.Node | None:
+        """A node at the version of its last event, which may show no change."""
+        return self._of_nodes.store.get(("", name))
 
     def learn(self, kind: Kind, raw: Raw) -> None:
         """Take in an object that a write returned, before the watch tells of it."""

@@ -144,6 +144,9 @@ class Reflector(Generic[T]):
     def _put(self, key: Key, new: T | None) -> None:
         old = self.store.get(key)
         if new == old:
+            if new is not None:
+                # What is not compared may be newer: a node's version, after a heartbeat.
+                self.store[key] = new
             return
         if new is None:
             del self.store[key]

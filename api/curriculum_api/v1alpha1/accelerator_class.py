@@ -24,7 +24,11 @@ Source = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class MatchRule(Wire):
-    """One way to recognise a node: everything that is given must hold."""
+    """One way to recognise a node: everything that is given must hold.
+
+    A rule without a product holds neither on a node whose product is named by no rule of the class,
+    where any names one, nor on a node of another CPU architecture.
+    """
 
     compute_capability: (
         Annotated[str, Field(max_length=4, pattern=r"^[0-9]{1,2}\.[0-9]$")] | None
@@ -35,7 +39,7 @@ class MatchRule(Wire):
     """GPU product, by the label nvidia.com/gpu.product."""
 
     labels: Labels = {}
-    """Other labels that the node must carry."""
+    """Other labels that the node must carry: a cloud's, a site's, or nvidia.com/gpu.machine."""
 
 
 class Fabric(Wire):
@@ -154,7 +158,8 @@ class AcceleratorClassSpec(Wire):
     """What a kind of node is."""
 
     match: Annotated[tuple[MatchRule, ...], Field(min_length=1, max_length=16)]
-    """Rules in order; a node is of this class when any of them holds."""
+    """Rules, any of which is enough. Of several classes a node is of the one with the strongest
+    evidence: compute capability before product, other labels and nvidia.com/gpu.machine."""
 
     cpu_architecture: Literal["amd64", "arm64"]
     """CPU architecture of the nodes, and so of the image."""

@@ -7,7 +7,7 @@ import asyncio
 import copy
 import functools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, MutableSequence
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableSequence
 from typing import Any
 
 from curriculum_operator.cluster import (
@@ -20,6 +20,7 @@ from curriculum_operator.cluster import (
     TokenIdentity,
 )
 
+from ..memory.store import merged
 from ..memory.warp import WarpLoop
 
 Event = tuple[str, Raw]
@@ -146,16 +147,12 @@ class Shelf:
         self._fresh(kind, body)
         return self.put(kind, body)
 
-    async def patch_labels(
-        self, kind: Kind, name: str, labels: Mapping[str, str | None], *, resource_version: str
-    ) -> Raw:
-        await self._arrive(f"label {kind.kind} {name}")
-        there = copy.deepcopy(self._at(kind, name, None))
+    async def patch(self, kind: Kind, name: str, change: Raw, *, resource_version: str) -> Raw:
+        await self._arrive(f"patch {kind.kind} {name}")
+        there = self._at(kind, name, None)
         if there["metadata"]["resourceVersion"] != resource_version:
             raise Conflict(name)
-        new = {**(there["metadata"].get("labels") or {}), **labels}
-        there["metadata"]["labels"] = {k: v for k, v in new.items() if v is not None}
-        return self.put(kind, there)
+        return self._done(f"patch {kind.kind} {name}", self.put(kind, merged(there, change)))
 
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
         await self._arrive(f"review {token}", self.reads)

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from curriculum_operator import cluster
-from curriculum_operator.cluster import CONFIGMAPS, ApiCluster, Raw
+from curriculum_operator.cluster import CONFIGMAPS, NODES, ApiCluster, Raw
 
 pytestmark = pytest.mark.apiserver
 
@@ -50,6 +50,28 @@ async def test_an_object_is_made_read_replaced_and_deleted(api: ApiCluster) -> N
         await api.get(CONFIGMAPS, "one", "default")
     with pytest.raises(cluster.Refused):
         await api.create(CONFIGMAPS, config_map("Not_A_Name"))
+
+
+async def test_a_node_is_marked_as_it_was_seen_or_not_at_all(api: ApiCluster) -> None:
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "marked", "labels": LABELS}}
+    made = await api.create(NODES, node)
+    try:
+        seen = made["metadata"]["resourceVersion"]
+        marks = {"metadata": {"labels": {"x.y/a": "1"}, "annotations": {"x.y/b": "2"}}}
+        raw = await api.patch(NODES, "marked", marks, resource_version=seen)
+        assert raw["metadata"]["labels"] == {**LABELS, "x.y/a": "1"}
+        assert raw["metadata"]["annotations"] == {"x.y/b": "2"}
+        with pytest.raises(cluster.Conflict):
+            await api.patch(NODES, "marked", marks, resource_version=seen)
+        newer = raw["metadata"]["resourceVersion"]
+        again = await api.patch(NODES, "marked", marks, resource_version=newer)
+        assert again["metadata"]["resourceVersion"] == newer
+        none = {"metadata": {"labels": {"x.y/a": None}, "annotations": {"x.y/b": None}}}
+        raw = await api.patch(NODES, "marked", none, resource_version=newer)
+        assert raw["metadata"]["labels"] == LABELS
+        assert "annotations" not in raw["metadata"]
+    finally:
+        await api.delete(NODES, "marked")
 
 
 async def test_a_list_is_whole_over_its_pages(

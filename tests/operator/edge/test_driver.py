@@ -10,12 +10,9 @@ import pytest
 
 from curriculum_operator import lease, observe
 from curriculum_operator.cluster import (
-    CLASSES,
     CURRICULA,
     LEASES,
-    NODES,
     PYTORCHJOBS,
-    Raw,
     Unavailable,
 )
 from curriculum_operator.engine import Engine
@@ -263,30 +260,3 @@ async def test_a_curriculum_whose_end_nobody_told_is_forgotten() -> None:
         shelf.take(CURRICULA, "tiny", "ns")
         await asyncio.sleep(60)
         assert engine.driver.curricula == {}
-
-
-@warped
-async def test_a_node_is_labelled_once() -> None:
-    labels = {"nvidia.com/gpu.compute.major": "12", "nvidia.com/gpu.compute.minor": "1"}
-    node: Raw = {"metadata": {"name": "n", "labels": labels}}
-    shelf = Shelf((NODES, node))
-    accelerator_class: Raw = {
-        "apiVersion": "curriculum.dev/v1alpha1",
-        "kind": "AcceleratorClass",
-        "metadata": {"name": "gb10-sm121"},
-        "spec": {
-            "match": [{"computeCapability": "12.1"}],
-            "cpuArchitecture": "arm64",
-            "gpusPerNode": 1,
-            "memoryGiB": 119,
-            "trains": ["FP32"],
-            "image": "trainer",
-            "fabric": {"profile": "none"},
-        },
-    }
-    shelf.put(CLASSES, accelerator_class)
-    async with deciding(shelf, keep):
-        await asyncio.sleep(30)
-        assert shelf.calls.count("label Node n") == 1
-        written = shelf.objects["Node", "", "n"]["metadata"]["labels"]
-        assert written["curriculum.dev/accelerator-class"] == "gb10-sm121"

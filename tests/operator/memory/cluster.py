@@ -6,7 +6,7 @@ Only the API server: jobs make no pods and pods do not run until the actors besi
 import asyncio
 import copy
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 from curriculum_operator import kinds
@@ -164,16 +164,13 @@ class MemoryCluster:
         key = self._key(kind, there["metadata"]["name"], there["metadata"].get("namespace"))
         return self.store.put(kind, key, new)
 
-    async def patch_labels(
-        self, kind: Kind, name: str, labels: Mapping[str, str | None], *, resource_version: str
-    ) -> Raw:
+    async def patch(self, kind: Kind, name: str, change: Raw, *, resource_version: str) -> Raw:
         key = self._key(kind, name, None)
         there = self.store.get(kind, key)
         store.preconditions(there, version=resource_version, uid=None)
-        merged = {**(there["metadata"].get("labels") or {}), **labels}
-        there["metadata"]["labels"] = {k: v for k, v in merged.items() if v is not None}
-        refusals.check(kind, there)
-        return self.store.put(kind, key, there)
+        new: Raw = store.merged(there, change)
+        refusals.check(kind, new, there)
+        return self.store.put(kind, key, new)
 
     async def delete(
         self,

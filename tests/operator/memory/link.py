@@ -22,7 +22,7 @@ class Write:
     """One write that an operator asked for."""
 
     verb: str
-    """create, delete, status, replace or labels."""
+    """create, delete, status, replace or patch."""
 
     kind: Kind
     name: str
@@ -144,17 +144,13 @@ class Link:
             "replace", kind, name, body, lambda: self._cluster.replace(kind, body)
         )
 
-    async def patch_labels(
-        self, kind: Kind, name: str, labels: Mapping[str, str | None], *, resource_version: str
-    ) -> Raw:
+    async def patch(self, kind: Kind, name: str, change: Raw, *, resource_version: str) -> Raw:
         return await self._write(
-            "labels",
+            "patch",
             kind,
             name,
-            dict(labels),
-            lambda: self._cluster.patch_labels(
-                kind, name, labels, resource_version=resource_version
-            ),
+            change,
+            lambda: self._cluster.patch(kind, name, change, resource_version=resource_version),
         )
 
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:

@@ -142,6 +142,20 @@ def events(change: Change, matches: Matches) -> Iterator[tuple[str, Raw]]:
         yield "DELETED", last
 
 
+def merged(there: Raw, change: Raw) -> Raw:
+    """A merge patch (RFC 7396) applied: None removes, what is not named stays."""
+    new = dict(there)
+    for key, value in change.items():
+        if value is None:
+            new.pop(key, None)
+        elif isinstance(value, dict):
+            old = new.get(key)
+            new[key] = merged(old if isinstance(old, dict) else {}, value)
+        else:
+            new[key] = value
+    return new
+
+
 def read(text: str) -> Raw:
     """A fresh copy."""
     raw: Raw = json.loads(text)
