@@ -17,6 +17,7 @@ from curriculum_api.estimate import hardware, measured, throughput
 from curriculum_api.estimate import phase as phases
 from curriculum_api.estimate import plan as estimates
 from curriculum_api.estimate.hardware import GIB
+from curriculum_api.estimate.shape import Shape
 from curriculum_api.run import PhaseResult
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec, Measurement
 from curriculum_api.v1alpha1.curriculum import Model, Phase
@@ -31,6 +32,9 @@ KEPT = 8192
 
 ALL_PHASES = "*"
 MEASURED = "measured"
+MOST = 1e12
+"""A figure beyond this is nonsense, and so is one below its inverse."""
+
 SPEED = "tokens_per_second"
 MEMORY = "memory/max_reserved(GiB)"
 """What a trainer's report calls its figures."""
@@ -122,11 +126,17 @@ def taken(observed: observe.Observed, phase: Phase, result: PhaseResult) -> Meas
 
 @lru_cache(maxsize=KEPT)
 def _estimate(asked: _Asked) -> Estimate:
-    phase, kind = asked.phase, asked.kind
     try:
-        shape = estimates.shape_of(asked.model)
+        return _made(asked, estimates.shape_of(asked.model))
     except ValueError as error:
-        return Estimate(PhasePlan(name=phase.name, notes=(line(str(error)),)))
+        why = line(str(error))
+    except ArithmeticError:
+        why = "the figures of the model, or of its class, are too large or too small to plan with"
+    return Estimate(PhasePlan(name=asked.phase.name, notes=(why,)))
+
+
+def _made(asked: _Asked, shape: Shape) -> Estimate:
+    phase, kind = asked.phase, asked.kind
     problems = phases.refusals(phase, kind, shape)
     if phase.nodes * phases.gpus_per_node(phase, kind) % phase.sequence_parallel:
         return Estimate(PhasePlan(name=phase.name, feasible=False, problems=_lines(problems)))
@@ -135,7 +145,7 @@ def _estimate(asked: _Asked) -> Estimate:
         name=phase.name,
         feasible=not problems,
         problems=_lines(problems),
-        memory_gib=f"{estimates.memory_of(phase, shape, kind).total / GIB:.1f}",
+        memory_gib=_figure(estimates.memory_of(phase, shape, kind).total / GIB, ".1f"),
         memory_limit_gib=str(kind.memory_gib),
     )
     name = phase.accelerator_class
@@ -178,7 +188,7 @@ def _now(
         told = told.model_copy(update={"overridden": True})
     memory = _reported(status, MEMORY)
     if memory is not None:
-        told = told.model_copy(update={"memory_gib": f"{memory:.1f}"})
+        told = told.model_copy(update={"memory_gib": _figure(memory, ".1f")})
     if status.state is State.SUCCEEDED:
         return _finished(observed, phase, status, guess, told)
     speed = _reported(status, SPEED)
@@ -265,7 +275,7 @@ def _reported(status: PhaseStatus, name: str) -> float | None:
                 value = float(metric.value)
             except ValueError:
                 return None
-            return value if 0 < value < float("inf") else None
+            return value if 1 / MOST < value < MOST else None
     return None
 
 
@@ -273,12 +283,12 @@ def _lines(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(line(text) for text in texts[:8])
 
 
-def _figure(value: float | None) -> str | None:
-    """Four digits: more would be written as often as they change, and mean nothing."""
-    if value is None:
+def _figure(value: float | None, digits: str = ".4g") -> str | None:
+    """A number as a status holds it: more digits would change more often, and mean nothing."""
+    if value is None or not value < MOST:
         return None
-    return f"{Decimal(f'{value:.4g}'):f}" if 1e-9 < value < 1e20 else f"{value:.4g}"
+    return f"{Decimal(f'{value:{digits}}'):f}"
 
 
 def _money(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2f}"
+    return _figure(value, ".2f")

@@ -1,4 +1,4 @@
-"""`curriculum plan --cluster`: the cluster's classes, pools and measurements go before the files'."""
+"""`curriculum plan --cluster`: the cluster's classes, pools and measurements, not the files'."""
 
 import json
 from collections.abc import Mapping

@@ -21,6 +21,9 @@ MOST = 64
 NEWS = 0.05
 """A change of efficiency below this share is none: every plan that rests on it would change."""
 
+LEAST, LARGEST = 1e-9, 1e3
+"""Efficiencies outside are nonsense: a CPU in a B200's place still reaches a millionth of it."""
+
 WARM_SECONDS = 60.0
 """A phase that trained for less has measured its start."""
 
@@ -41,7 +44,7 @@ def read(status: Any) -> tuple[Measurement, ...]:
             made = Measurement.model_validate(one)
         except ValidationError:
             continue
-        if isfinite(float(made.efficiency)) and float(made.efficiency) > 0:
+        if LEAST < float(made.efficiency) < LARGEST:
             found[made.model, made.precision] = made
     return tuple(found.values())[-MOST:]
 
@@ -67,6 +70,8 @@ def taken(
     if not isfinite(seconds) or seconds < WARM_SECONDS or tokens <= 0 or estimated <= 0:
         return None
     reached = tokens / seconds
+    if not LEAST < reached / estimated < LARGEST:
+        return None
     return Measurement(
         model=model(shape),
         precision=precision,

@@ -148,7 +148,9 @@ def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
     kind = site.classes.get(phase.accelerator_class)
     if kind is None:
         known = ", ".join(sorted(site.classes)) or "none"
-        missing = f'accelerator class "{phase.accelerator_class}" is not known; known: {known}; add it'
+        missing = (
+            f'accelerator class "{phase.accelerator_class}" is not known; known: {known}; add it'
+        )
         return PhasePlan(phase, 0, None, (missing,))
     gpus = phase.nodes * phases.gpus_per_node(phase, kind)
     problems = [

@@ -87,6 +87,7 @@ def test_a_finished_phase_measures_itself_beside_its_estimate() -> None:
         pytest.param(1000, float("nan"), 100.0, id="no number"),
         pytest.param(1000, float("inf"), 100.0, id="for ever"),
         pytest.param(1000, 100.0, 0.0, id="no estimate"),
+        pytest.param(10**12, 100.0, 1.0, id="a thousand times too fast"),
     ],
 )
 def test_what_measures_nothing_is_not_kept(tokens: int, seconds: float, estimated: float) -> None:
@@ -129,6 +130,7 @@ GOOD = {"model": "2x64", "precision": "BF16", "efficiency": "0.5", "tokensPerSec
         pytest.param({"measurements": [GOOD, {**GOOD, "efficiency": "0"}]}, 1, id="nothing"),
         pytest.param({"measurements": [GOOD, {**GOOD, "efficiency": "-1"}]}, 1, id="below nothing"),
         pytest.param({"measurements": [GOOD, {**GOOD, "efficiency": "1e999"}]}, 1, id="infinite"),
+        pytest.param({"measurements": [GOOD, {**GOOD, "efficiency": "1e-99"}]}, 1, id="too small"),
         pytest.param({"measurements": [3, GOOD, {}, {"model": 1}]}, 1, id="between nonsense"),
         pytest.param({"measurements": [{**GOOD, "precision": "INT3"}]}, 0, id="no such precision"),
         pytest.param({"measurements": [GOOD] * 3}, 1, id="one thing three times"),

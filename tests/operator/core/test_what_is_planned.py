@@ -1,4 +1,4 @@
-"""The plan in the status: what holds a phase before it starts, and what is measured once it runs."""
+"""The plan in the status: what holds a phase before it starts, and what is measured after."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,8 +18,6 @@ from .builders import Scene, accelerator, b200, curriculum, phase, pool, result,
 
 BIG: dict[str, Any] = {"preset": "llama-3.1-8b"}
 EIGHT_BIT = {"name": "AdamW8bit", "learningRate": "3e-4"}
-WORDS = "DDP with AdamW needs 166 of 119 GiB; AdamW8bit needs "
-"""How the plan begins to tell that the model does not fit."""
 
 RENTED = phase("long", acceleratorClass="b200-sm100", pool="b200-cloud", nodes=1)
 
@@ -32,7 +30,9 @@ def timed(name: str = "gb10-sm121", **fields: Any) -> observe.AcceleratorClass:
     return replace(made, **fields)
 
 
-def at(*phases: dict[str, Any], spark: observe.AcceleratorClass | None = None, **spec: Any) -> Scene:
+def at(
+    *phases: dict[str, Any], spark: observe.AcceleratorClass | None = None, **spec: Any
+) -> Scene:
     """A curriculum on classes that can be timed."""
     classes = {"gb10-sm121": spark or timed(), "b200-sm100": timed("b200-sm100")}
     return scene(curriculum(phases=phases, **spec), classes=classes)
@@ -170,6 +170,16 @@ UNKNOWN = [
         at(phase(), model={"config": {"model_type": "mamba"}}), 'model_type "mamba" is not known',
         id="no such shape",
     ),
+    pytest.param(
+        at(phase(), model={"config": {"model_type": "llama", "hidden_size": 1e300}}),
+        "hidden_size must be from 1 to 1000000000", id="no such width",
+    ),
+    pytest.param(
+        at(phase(), spark=timed("gb10-sm121", spec=accelerator(
+            performance={**CLASSES["gb10-sm121"]["performance"], "matmul": [
+                {"precision": "BF16", "peakTFLOPS": "1e-320", "source": "x"}]}).spec)),
+        "too large or too small", id="a rate of nothing",
+    ),
     pytest.param(at(phase(), model={"preset": "gpt-9"}), '"gpt-9" is not known', id="no preset"),
     pytest.param(
         at(phase(precision="FP8"), spark=timed("gb10-sm121", spec=accelerator(
@@ -177,7 +187,10 @@ UNKNOWN = [
                 {"precision": "BF16", "peakTFLOPS": "125", "source": "x"}]}).spec)),
         "no speed for FP8", id="no rate of its precision",
     ),
-    pytest.param(at(phase(activeDeadlineSeconds=1)), "activeDeadlineSeconds 1", id="a late guess"),
+    pytest.param(
+        at(phase(tokens=10**9, activeDeadlineSeconds=1)), "activeDeadlineSeconds 1",
+        id="a late guess",
+    ),
 ]  # fmt: skip
 
 
@@ -203,7 +216,7 @@ def test_the_demo_is_not_held() -> None:
 
 # While it trains, and after.
 
-RUNNING = at(phase(tokens=10**9), phase("code", tokens=10**9)).started().formed().after(600)
+RUNNING = at(phase(tokens=10**11), phase("code", tokens=10**11)).started().formed().after(600)
 METRICS = {"tokens_per_second": "1000.0", "memory/max_reserved(GiB)": "21.37"}
 
 
@@ -222,7 +235,7 @@ def test_reports_take_the_estimates_place() -> None:
     assert ("1000", "21.4") == (after.tokens_per_second, after.memory_gib)
     slower = number(before.tokens_per_second) / 1000
     assert number(after.hours) == pytest.approx(number(before.hours) * slower, rel=2e-3)
-    assert number(after.usd) == pytest.approx(number(before.usd) * slower, rel=2e-3, abs=0.02)
+    assert number(after.usd) == pytest.approx(number(before.usd) * slower, rel=2e-3)
     assert after.hours_least == after.hours == after.hours_most
     next_phase = number(told(here, "code").hours)
     assert number(whole.hours_to_come) == pytest.approx(2 + next_phase, rel=2e-3)
@@ -238,7 +251,7 @@ def test_what_is_to_come_gets_less_while_a_phase_runs() -> None:
     assert len(set(usd)) == 3
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "fast", ""])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "fast", "", "1e300", "1e-300"])
 def test_a_report_that_makes_no_sense_changes_nothing(value: str) -> None:
     nonsense = {"tokens_per_second": value, "memory/max_reserved(GiB)": value}
     assert told(RUNNING) == told(reports(RUNNING, **nonsense))
@@ -248,7 +261,9 @@ def test_a_report_tells_the_time_of_a_class_that_cannot_be_timed() -> None:
     rented = scene(curriculum(phases=(RENTED | {"tokens": 3_600_000},))).started().formed()
     here = reports(rented, **METRICS)
     assert ("1", plan.MEASURED) == (told(here, "long").hours, told(here, "long").basis)
-    assert number(told(here, "long").usd) == pytest.approx(8 * float(pool().spec.price_per_gpu_hour))
+    assert number(told(here, "long").usd) == pytest.approx(
+        8 * float(pool().spec.price_per_gpu_hour)
+    )
     owned = scene(curriculum(phases=(phase(),))).started().formed()
     assert told(reports(owned, **METRICS)).usd is None
 

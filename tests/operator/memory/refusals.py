@@ -28,7 +28,9 @@ _KEY = re.compile(
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _ENV = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
-WITH_STATUS = frozenset({"AcceleratorClass", "TrainingCurriculum", "PyTorchJob", "Job", "Pod", "Node"})
+WITH_STATUS = frozenset(
+    {"AcceleratorClass", "TrainingCurriculum", "PyTorchJob", "Job", "Pod", "Node"}
+)
 """Kinds whose status only the status subresource writes."""
 
 WITH_GENERATION = WITH_STATUS - {"Node"} | {"RentedPool"}
