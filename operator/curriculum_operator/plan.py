@@ -154,17 +154,18 @@ def _made(asked: _Asked, shape: Shape) -> Estimate:
     try:
         machine = hardware.of_class(name, kind)
         numbers = estimates.numbers_of(phase, shape, kind, machine, site)
-        unaided = estimates.numbers_of(
-            phase, shape, kind, machine, estimates.Site(classes=site.classes)
-        )
     except (ValueError, throughput.Impossible) as error:
         return Estimate(told.model_copy(update={"notes": (line(str(error)),)}))
+    speed = unaided = numbers.throughput.tokens_per_second
+    known = measured.find(asked.known, shape, phase.precision)
+    if known is not None and numbers.basis != estimates.ESTIMATE:
+        unaided = speed / float(known.efficiency)
     notes = estimates.too_long(phase, numbers)
     notes += estimates.remarks(phase, shape, machine, numbers)
     figures = {
         "notes": _lines(notes),
         "basis": numbers.basis[:160],
-        "tokens_per_second": _figure(numbers.throughput.tokens_per_second),
+        "tokens_per_second": _figure(speed),
         "hours": _figure(numbers.hours.likely),
         "hours_least": _figure(numbers.hours.least),
         "hours_most": _figure(numbers.hours.most),
@@ -174,8 +175,8 @@ def _made(asked: _Asked, shape: Shape) -> Estimate:
         told.model_copy(update=figures),
         hours=numbers.hours.likely,
         usd=numbers.cost.total,
-        speed=numbers.throughput.tokens_per_second,
-        unaided=unaided.throughput.tokens_per_second,
+        speed=speed,
+        unaided=unaided,
     )
 
 

@@ -1,5 +1,6 @@
 """The plan in the status: what holds a phase before it starts, and what is measured after."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -220,16 +221,16 @@ RUNNING = at(phase(tokens=10**11), phase("code", tokens=10**11)).started().forme
 METRICS = {"tokens_per_second": "1000.0", "memory/max_reserved(GiB)": "21.37"}
 
 
-def reports(here: Scene, remaining: int = 7200, **metrics: str) -> Scene:
+def reports(here: Scene, figures: Mapping[str, str] = METRICS, remaining: int = 7200) -> Scene:
     """The trainer has reported."""
-    scene = here.beat(**metrics)
-    (key,) = scene.world.beats
-    return scene.having(beats={key: replace(scene.world.beats[key], remaining_seconds=remaining)})
+    ((key, beat),) = here.beat().world.beats.items()
+    beat = replace(beat, remaining_seconds=remaining, metrics=tuple(figures.items()))
+    return here.having(beats={key: beat})
 
 
 def test_reports_take_the_estimates_place() -> None:
     before = told(RUNNING)
-    here = reports(RUNNING, **METRICS)
+    here = reports(RUNNING)
     after, whole = told(here), here.step().status.plan
     assert (before.basis, after.basis) == (estimates.ESTIMATE, plan.MEASURED)
     assert ("1000", "21.4") == (after.tokens_per_second, after.memory_gib)
@@ -243,7 +244,7 @@ def test_reports_take_the_estimates_place() -> None:
 
 
 def test_what_is_to_come_gets_less_while_a_phase_runs() -> None:
-    plans = [reports(RUNNING, left, **METRICS).step().status.plan for left in (7200, 3600, 0)]
+    plans = [reports(RUNNING, METRICS, left).step().status.plan for left in (7200, 3600, 0)]
     hours = [number(one.hours_to_come) for one in plans]
     usd = [number(one.usd_to_come) for one in plans]
     assert hours == sorted(hours, reverse=True)
@@ -254,18 +255,18 @@ def test_what_is_to_come_gets_less_while_a_phase_runs() -> None:
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "fast", "", "1e300", "1e-300"])
 def test_a_report_that_makes_no_sense_changes_nothing(value: str) -> None:
     nonsense = {"tokens_per_second": value, "memory/max_reserved(GiB)": value}
-    assert told(RUNNING) == told(reports(RUNNING, **nonsense))
+    assert told(RUNNING) == told(reports(RUNNING, nonsense))
 
 
 def test_a_report_tells_the_time_of_a_class_that_cannot_be_timed() -> None:
     rented = scene(curriculum(phases=(RENTED | {"tokens": 3_600_000},))).started().formed()
-    here = reports(rented, **METRICS)
+    here = reports(rented)
     assert ("1", plan.MEASURED) == (told(here, "long").hours, told(here, "long").basis)
     assert number(told(here, "long").usd) == pytest.approx(
         8 * float(pool().spec.price_per_gpu_hour)
     )
     owned = scene(curriculum(phases=(phase(),))).started().formed()
-    assert told(reports(owned, **METRICS)).usd is None
+    assert told(reports(owned)).usd is None
 
 
 def done(here: Scene, **account: Any) -> Scene:
@@ -276,7 +277,7 @@ def done(here: Scene, **account: Any) -> Scene:
 
 
 def test_a_finished_phase_says_what_it_took() -> None:
-    after = done(reports(RUNNING, **METRICS).stepped(), seconds=131.072, tokens=65536)
+    after = done(reports(RUNNING).stepped(), seconds=131.072, tokens=65536)
     first = after.curriculum.status.plan.phases[0]
     assert plan.MEASURED == first.basis
     assert ("21.4", "1") == (first.memory_gib, first.hours)
@@ -295,15 +296,15 @@ def test_of_a_failed_curriculum_nothing_is_said_to_come() -> None:
 # When it is written, and what it costs.
 
 
-@pytest.mark.parametrize("here", [at(phase()), RUNNING, reports(RUNNING, **METRICS)])
+@pytest.mark.parametrize("here", [at(phase()), RUNNING, reports(RUNNING)])
 def test_planning_again_changes_nothing(here: Scene) -> None:
     settled = here.stepped()
     assert settled.curriculum.status.plan == settled.after(1).step().status.plan
 
 
 def test_figures_alone_are_written_no_more_often_than_progress() -> None:
-    old = reports(RUNNING, **METRICS).stepped()
-    new = reports(old, **METRICS | {"tokens_per_second": "900"}).step().status
+    old = reports(RUNNING).stepped()
+    new = reports(old, METRICS | {"tokens_per_second": "900"}).step().status
     assert difference(old.curriculum.status, new) is Difference.PROGRESS
 
 
