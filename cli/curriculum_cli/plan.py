@@ -43,6 +43,11 @@ def parser(program: str) -> argparse.ArgumentParser:
         help="prepared data, whose document lengths attention is counted by",
     )
     made.add_argument(
+        "--cluster",
+        action="store_true",
+        help="take classes, pools and measured speeds from the cluster, not from the files",
+    )
+    made.add_argument(
         "--profile",
         choices=("measured", "article"),
         default="measured",
@@ -80,10 +85,15 @@ def main(arguments: Sequence[str], *, program: str = "curriculum") -> int:
 
     try:
         given = plan_files.read(asked.filename)
+        if asked.cluster:
+            from curriculum_cli import plan_cluster
+
+            given = plan_cluster.of(given)
         sites = {
             name: plan.Site(
                 classes=given.classes,
                 pools=given.pools,
+                measurements=given.measurements,
                 documents=plan_data.lengths(asked.data, spec) if asked.data else {},
             )
             for name, spec in given.curricula.items()

@@ -1,7 +1,7 @@
 """YAML files to what a plan takes: specs and nothing else, so that it starts fast."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from curriculum_api.classes import CLASSES
-from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec, Measurement
 from curriculum_api.v1alpha1.curriculum import CurriculumSpec
 from curriculum_api.v1alpha1.rented_pool import RentedPoolSpec
 from curriculum_api.wire import API_VERSION, Wire, problems
@@ -29,6 +29,8 @@ class Given:
     curricula: Mapping[str, CurriculumSpec]
     classes: Mapping[str, AcceleratorClassSpec]
     pools: Mapping[str, RentedPoolSpec]
+    measurements: Mapping[str, Sequence[Measurement]] = field(default_factory=dict)
+    """What training was measured to reach, by class; only a cluster knows any."""
 
 
 def read(files: Iterable[Path]) -> Given:

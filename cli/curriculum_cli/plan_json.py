@@ -70,6 +70,7 @@ def _numbers(numbers: Numbers) -> dict[str, Any]:
         "memoryGiB": numbers.memory.total / GIB,
         "memoryLimitGiB": numbers.limit / GIB,
         "tokensPerSecond": numbers.throughput.tokens_per_second,
+        "basis": numbers.basis,
         "mfu": numbers.throughput.mfu,
         "hours": numbers.hours.likely,
         "hoursLeast": numbers.hours.least,

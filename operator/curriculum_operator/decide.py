@@ -5,13 +5,16 @@ the world already shows, so deciding again on the result of a decision changes n
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
+from curriculum_api.v1alpha1.accelerator_class import Measurement
+from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_api.v1alpha1.status import JobRef
 from curriculum_api.wire import Outcome, State, problems
-from curriculum_operator import account, admit, attempt, check, names, observe
+from curriculum_operator import account, admit, attempt, check, names, observe, plan
 from curriculum_operator.decision import (
     FINAL,
     Current,
@@ -79,7 +82,7 @@ def attempt_ended(current: Current, now: datetime) -> Decision | None:
     if verdict is None:
         return None
     if verdict.outcome is Outcome.SUCCEEDED:
-        return to_verification(current, now)
+        return replace(to_verification(current, now), measured=_measured(current))
     if not verdict.formed:
         message = f"{current.title} was not formed: {verdict.message}"
         return again(current, verdict, names.GANG_NOT_FORMED, message, now)
@@ -210,10 +213,7 @@ def stragglers(current: Current, now: datetime) -> Decision | None:
 
 def invalid(current: Current, _now: datetime) -> Decision | None:
     """The phase asks for what is not there; before the very first start, so may no other."""
-    phases = [current.phase]
-    if current.index == 0 and current.status.attempts == 0:
-        phases = list(current.observed.curriculum.spec.phases)
-    for phase in phases:
+    for phase in _asking(current):
         problem = check.problem(current.observed, phase)
         if problem is not None:
             state = State.WAITING if current.status.attempts else State.PENDING
@@ -222,6 +222,22 @@ def invalid(current: Current, _now: datetime) -> Decision | None:
                 "invalid",
                 current.status.model_copy(update=update),
                 stalled=(names.INVALID_SPEC, problem),
+            )
+    return None
+
+
+def infeasible(current: Current, _now: datetime) -> Decision | None:
+    """By its plan the phase cannot be trained; once it was tried, its attempts say more."""
+    if current.status.attempts:
+        return None
+    for phase in _asking(current):
+        problem = plan.obstacle(current.observed, phase)
+        if problem is not None and not plan.overridden(current.observed, phase):
+            update = {"state": State.PENDING, "message": problem if phase is current.phase else ""}
+            return Decision(
+                "infeasible",
+                current.status.model_copy(update=update),
+                stalled=(names.NOT_FEASIBLE, problem),
             )
     return None
 
@@ -255,11 +271,15 @@ def start(current: Current, now: datetime) -> Decision | None:
     )
     where = ", ".join(placement.nodes) or f'queue "{curriculum.spec.queue_name}"'
     message = f'Started attempt {number} of phase "{current.phase.name}" on {where}'
+    events = [Event("Normal", names.PHASE_STARTED, message)]
+    problem = plan.obstacle(current.observed, current.phase) if number == 1 else None
+    if problem is not None:
+        events.append(Event("Warning", names.PLAN_OVERRIDDEN, f"Started all the same: {problem}"))
     return Decision(
         "start",
         status,
         start=placement,
-        events=(Event("Normal", names.PHASE_STARTED, message),),
+        events=tuple(events),
         look=LOOK_SECONDS,
     )
 
@@ -277,6 +297,7 @@ RULES: tuple[Rule, ...] = (
     backing_off,    # a pause after a failure: its message stays up meanwhile
     stragglers,     # the attempt before is not gone
     invalid,        # the spec asks for what cannot be
+    infeasible,     # its plan says that it cannot be
     start,          # the gang fits, or waits until it does
 )  # fmt: skip
 
@@ -290,6 +311,21 @@ def node_gone(pod: observe.Pod, observed: observe.Observed, now: datetime) -> bo
         return True
     grace = timedelta(seconds=observed.policy.node_grace_seconds)
     return not node.ready and node.ready_changed is not None and now - node.ready_changed > grace
+
+
+def _asking(current: Current) -> tuple[Phase, ...]:
+    """The phases that must be in order: the one at hand, before the very first start all."""
+    if current.index == 0 and current.status.attempts == 0:
+        return current.observed.curriculum.spec.phases
+    return (current.phase,)
+
+
+def _measured(current: Current) -> Measurement | None:
+    """What the attempt that just ended well has shown of its class."""
+    observed, name = current.observed, current.phase.name
+    pods = observed.attempt_pods(name, current.status.attempts, names.ROLE_TRAIN)
+    result = account.newest(pods)
+    return None if result is None else plan.taken(observed, current.phase, result)
 
 
 def _live(current: Current) -> attempt.Live:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from math import isfinite
 
 from curriculum_api.run import PhaseResult
+from curriculum_api.v1alpha1.accelerator_class import Measurement
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_api.v1alpha1.status import Checkpoint, Metric, PhaseStatus, Result
 from curriculum_api.wire import Outcome, State
@@ -51,6 +52,9 @@ class Decision:
 
     redo: observe.Verification | None = None
     """A verification that ended without a verdict, to be made again."""
+
+    measured: Measurement | None = None
+    """What an attempt that ended well has shown of the phase's accelerator class."""
 
     events: tuple[Event, ...] = ()
     look: float | None = None

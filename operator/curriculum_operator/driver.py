@@ -7,6 +7,7 @@ process, and nothing but time is lost with it.
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -124,6 +125,9 @@ class Driver:
             logger.error("%s", error)
             self.forget(uid)
             return
+        if known is not None and known.generation == curriculum.generation:
+            # The same spec: one object for it, whatever was written meanwhile.
+            curriculum = replace(curriculum, spec=known.spec)
         self.curricula[uid] = curriculum
         self._uids[curriculum.key] = uid
         self._prune(curriculum)

@@ -1,6 +1,6 @@
 """The only writer: a Step to API calls, always in the same order.
 
-    status (the claim) ──▶ creates ──▶ deletes ──▶ events
+    status (the claim) ──▶ creates ──▶ deletes ──▶ what was measured ──▶ events
        │ 409: stale          │ 409: ours, going away, or another's
        ▼                     ▼
     drop the step          done, wait, or clash
@@ -17,15 +17,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from curriculum_api.estimate import measured
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassStatus
 from curriculum_operator import cluster, kinds, label, names, observe
 from curriculum_operator.cluster import Cluster, Kind, Raw
 from curriculum_operator.decision import Event
-from curriculum_operator.step import Delete, Step
+from curriculum_operator.step import Delete, Measured, Step
 
 logger = logging.getLogger(__name__)
 
 CREATE_ROUNDS = 3
 """How often a name may be found taken, and gone again when looked at."""
+
+KEEP_ROUNDS = 5
+"""How often a class may be found changed while what was measured on it is written."""
 
 
 class End(StrEnum):
@@ -113,6 +118,9 @@ async def execute(
             left = replace(left, deletes=left.deletes[1:])
     except cluster.Unavailable as error:
         return ended(End.INTERRUPTED, error, error.retry_after)
+    if step.measured is not None:
+        check()
+        await _keep(cluster_, step.measured)
     for event in step.events:
         check()
         await _tell(cluster_, _about(subject), subject.namespace, event, now)
@@ -208,6 +216,28 @@ async def _delete(cluster_: Cluster, delete: Delete) -> None:
         return
     except cluster.Refused as error:
         logger.error('cannot delete %s "%s": %s', delete.kind.kind, delete.name, error)
+
+
+async def _keep(cluster_: Cluster, seen: Measured) -> None:
+    """Keep what was measured in the class's status. Best effort: the next phase measures again.
+
+    There, because it then lives as long as the class, every plan that reads the class has it, and
+    no further kind is watched.
+    """
+    name = seen.accelerator_class
+    try:
+        for _ in range(KEEP_ROUNDS):
+            there = await cluster_.get(kinds.CLASSES, name)
+            known = measured.merged(measured.read(there.get("status")), seen.measurement)
+            status = AcceleratorClassStatus(measurements=known)
+            body = {**there, "status": status.model_dump(mode="json", by_alias=True)}
+            try:
+                await cluster_.replace_status(kinds.CLASSES, body)
+            except cluster.Conflict:
+                continue
+            return
+    except cluster.ClusterError as error:
+        logger.warning('what was measured on "%s" was not kept: %s', name, error)
 
 
 def _about(subject: observe.Curriculum) -> Raw:

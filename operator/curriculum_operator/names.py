@@ -52,6 +52,10 @@ NODES_ANNOTATION: Final = f"{PREFIX}/nodes"
 GPUS_ANNOTATION: Final = f"{PREFIX}/gpus-per-node"
 FABRIC_DIGEST_ANNOTATION: Final = f"{PREFIX}/fabric-digest"
 
+# Annotation on a curriculum.
+OVERRIDE_PLAN_ANNOTATION: Final = f"{PREFIX}/override-plan"
+"""Phases that start although their plan is not feasible: names with commas between, or `*`."""
+
 PROGRESS_AUDIENCE: Final = f"{PREFIX}/progress"
 """Audience of the token that a trainer reports its progress with: it opens nothing else."""
 
@@ -68,6 +72,12 @@ ACCEPTED: Final = "Accepted"
 
 INVALID_SPEC: Final = "InvalidSpec"
 """The spec names something that is not there, or asks for what the class cannot do."""
+
+NOT_FEASIBLE: Final = "NotFeasible"
+"""By its plan a phase cannot be trained as it is written: it does not fit, or does not divide."""
+
+PLAN_OVERRIDDEN: Final = "PlanOverridden"
+"""A phase was started although its plan is not feasible, because an annotation says so."""
 
 NAME_TAKEN: Final = "NameTaken"
 """An object of a child's name exists and is not this curriculum's."""

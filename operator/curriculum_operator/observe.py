@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
 
-from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec, Measurement
 from curriculum_api.v1alpha1.curriculum import CurriculumSpec, Phase
 from curriculum_api.v1alpha1.rented_pool import RentedPoolSpec
 from curriculum_api.v1alpha1.status import CurriculumStatus, PhaseStatus
@@ -53,6 +53,8 @@ class Curriculum:
     deleting: bool
     spec: CurriculumSpec
     status: CurriculumStatus
+    plan_overrides: frozenset[str] = frozenset()
+    """Phases that start whatever their plan says."""
 
     @property
     def key(self) -> Key:
@@ -213,6 +215,8 @@ class AcceleratorClass:
 
     name: str
     spec: AcceleratorClassSpec
+    measurements: tuple[Measurement, ...] = ()
+    """What training on its nodes was measured to reach."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from curriculum_api.estimate import measured
 from curriculum_api.v1alpha1 import AcceleratorClass, RentedPool, TrainingCurriculum
+from curriculum_api.v1alpha1.accelerator_class import Measurement
 from curriculum_api.wire import problems
 from curriculum_operator import names, observe
 
@@ -46,13 +48,18 @@ def curriculum(raw: Raw) -> observe.Curriculum:
         deleting="deletionTimestamp" in meta,
         spec=model.spec,
         status=model.status,
+        plan_overrides=_listed(meta, names.OVERRIDE_PLAN_ANNOTATION),
     )
 
 
 def accelerator_class(raw: Raw) -> observe.AcceleratorClass:
-    """An AcceleratorClass."""
-    model = AcceleratorClass.model_validate(raw)
-    return observe.AcceleratorClass(name=raw["metadata"]["name"], spec=model.spec)
+    """An AcceleratorClass; what makes no sense in its status does not make it unreadable."""
+    model = AcceleratorClass.model_validate({**raw, "status": {}})
+    return observe.AcceleratorClass(
+        name=raw["metadata"]["name"],
+        spec=model.spec,
+        measurements=_decisive(raw.get("status")),
+    )
 
 
 def rented_pool(raw: Raw) -> observe.RentedPool:
@@ -178,6 +185,21 @@ def claim(raw: Raw) -> observe.Claim:
         name=raw["metadata"]["name"],
         access_modes=tuple(raw["spec"].get("accessModes") or ()),
     )
+
+
+def _decisive(status: Any) -> tuple[Measurement, ...]:
+    """Measurements without what no plan rests on, so that it wakes nobody when that changes."""
+    found = (
+        seen.model_copy(update={"tokens_per_second": "0", "phases": 1})
+        for seen in measured.read(status)
+    )
+    return tuple(sorted(found, key=lambda seen: (seen.model, seen.precision)))
+
+
+def _listed(meta: Raw, annotation: str) -> frozenset[str]:
+    """The names in an annotation, with commas between."""
+    text = (meta.get("annotations") or {}).get(annotation, "")
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
 def _child(raw: Raw) -> dict[str, Any] | None:

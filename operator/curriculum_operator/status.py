@@ -15,10 +15,11 @@ from curriculum_api.v1alpha1.status import (
     CurriculumStatus,
     Metric,
     PhaseStatus,
+    Plan,
     Progress,
 )
 from curriculum_api.wire import State
-from curriculum_operator import cost, names, observe
+from curriculum_operator import cost, names, observe, plan
 from curriculum_operator.decision import Decision, line, stamp
 
 REPORTED = 32
@@ -51,6 +52,7 @@ def build(observed: observe.Observed, decision: Decision, now: datetime) -> Curr
         eta=_eta(live),
         cost=_cost(observed, phases, now),
         conditions=tuple(_conditions(observed, decision, phases, state, now)),
+        plan=plan.of(observed, phases),
         phases=phases,
     )
 
@@ -202,4 +204,5 @@ def _cost(observed: observe.Observed, phases: Iterable[PhaseStatus], now: dateti
 
 def _without_progress(status: CurriculumStatus) -> CurriculumStatus:
     phases = tuple(p.model_copy(update={"progress": None}) for p in status.phases)
-    return status.model_copy(update={"progress": "", "eta": "", "cost": "", "phases": phases})
+    update = {"progress": "", "eta": "", "cost": "", "plan": Plan(), "phases": phases}
+    return status.model_copy(update=update)

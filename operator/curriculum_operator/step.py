@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from curriculum_api.v1alpha1.accelerator_class import Measurement
 from curriculum_api.v1alpha1.status import CurriculumStatus, PhaseStatus
 from curriculum_api.wire import State
 from curriculum_operator import decide, kinds, names, observe, status
@@ -24,6 +25,14 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What an attempt has shown of an accelerator class."""
+
+    accelerator_class: str
+    measurement: Measurement
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What follows for one curriculum, in the order in which it is written."""
 
@@ -40,6 +49,9 @@ class Step:
 
     wake_after: float | None
     """Seconds until the next look, where no event may announce a change."""
+
+    measured: Measured | None = None
+    """What is to be kept of an attempt that ended well."""
 
 
 def step(
@@ -62,6 +74,7 @@ def step(
         events=tuple(replace(event, message=line(event.message)) for event in decision.events),
         assume=_assume(observed, decision),
         wake_after=decision.look,
+        measured=_measured(observed, decision),
     )
 
 
@@ -129,6 +142,13 @@ def _assume(observed: observe.Observed, decision: Decision) -> observe.Assumed |
         gpu_resource=kind.gpu_resource,
         gpus_per_node=spec.gpus_per_node or kind.gpus_per_node,
     )
+
+
+def _measured(observed: observe.Observed, decision: Decision) -> Measured | None:
+    if decision.phase is None or decision.measured is None:
+        return None
+    phases = {phase.name: phase for phase in observed.curriculum.spec.phases}
+    return Measured(phases[decision.phase.name].accelerator_class, decision.measured)
 
 
 def _live_attempt(phase: PhaseStatus | None) -> tuple[str, int] | None:

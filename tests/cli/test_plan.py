@@ -100,7 +100,7 @@ def test_what_does_not_fit_names_ways_out_that_do(
         pytest.param(
             {"acceleratorClass": "h100"}, "known: b200-sm100, gb10-sm121; add it", id="class"
         ),
-        pytest.param({"pool": "gone"}, 'rented pool "gone" is not among the files', id="pool"),
+        pytest.param({"pool": "gone"}, 'rented pool "gone" is not known; known: ', id="pool"),
         pytest.param({"gpusPerNode": 2}, "gpusPerNode 2 is more than the 1", id="gpus"),
         pytest.param(
             {"globalBatchTokens": 1048576},

@@ -81,6 +81,7 @@ def test_the_operator_may_do_what_it_does_and_no_more() -> None:
 
     assert may["curriculum.dev", "trainingcurricula/finalizers"] == {"update"}
     assert "update" in may["curriculum.dev", "trainingcurricula/status"]
+    assert may["curriculum.dev", "acceleratorclasses/status"] == {"update"}
     assert {"create", "delete"} <= may["kubeflow.org", "pytorchjobs"]
     assert {"create", "get", "update"} <= may["", "events"]
     assert "secrets" not in {resource for _, resource in may}

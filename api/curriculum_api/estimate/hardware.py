@@ -46,6 +46,15 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """The memory of one accelerator, which every class tells; bytes."""
+
+    memory: float
+    unified: bool
+    shared_memory: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ownership:
     """What an owned node costs: US dollars, months of use, dollars a kWh, share of time used."""
 
@@ -117,6 +126,15 @@ class Hardware:
                 " add it to spec.performance.matmul"
             )
         return self.matmul[precision]
+
+
+def room_of(spec: AcceleratorClassSpec) -> Room:
+    """The memory of an AcceleratorClass, also of one that cannot be timed."""
+    return Room(
+        memory=spec.memory_gib * GIB,
+        unified=spec.unified_memory,
+        shared_memory=spec.shared_memory_gib * GIB,
+    )
 
 
 def of_class(name: str, spec: AcceleratorClassSpec) -> Hardware:

@@ -9,7 +9,7 @@ three tensors of the intermediate width are kept instead of one; there is no dro
 
 from dataclasses import dataclass, fields
 
-from curriculum_api.estimate.hardware import GIB, Hardware
+from curriculum_api.estimate.hardware import GIB, Hardware, Room
 from curriculum_api.estimate.layout import Kernels, Layout, Recompute
 from curriculum_api.estimate.recipe import Recipe
 from curriculum_api.estimate.shape import Shape
@@ -83,11 +83,11 @@ class Memory:
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
 
-def of(shape: Shape, recipe: Recipe, layout: Layout, hardware: Hardware) -> Memory:
+def of(shape: Shape, recipe: Recipe, layout: Layout, room: Room | Hardware) -> Memory:
     """The peak memory of one accelerator."""
     dropped = _fraction(layout)
     count = shape.parameters
-    unified = hardware.unified
+    unified = room.unified
     weights, gradients = count * recipe.weights, count * recipe.gradients
     master, moments = count * recipe.master, count * recipe.moments
     offloaded = 0.0
@@ -117,16 +117,16 @@ def of(shape: Shape, recipe: Recipe, layout: Layout, hardware: Hardware) -> Memo
         logits=logits,
         buffers=buffers,
         framework=FRAMEWORK + FRAGMENTATION * passing,
-        host=offloaded + host_bytes(hardware, layout) if unified else 0.0,
+        host=offloaded + host_bytes(room, layout) if unified else 0.0,
     )
 
 
-def host_bytes(hardware: Hardware, layout: Layout) -> float:
+def host_bytes(room: Room | Hardware, layout: Layout) -> float:
     """Bytes of a node's own memory beside what is offloaded, on unified memory an accelerator's.
 
     /dev/shm is counted whole: it is memory as soon as it is written to, and it may be.
     """
-    return SYSTEM + PAGE_CACHE + hardware.shared_memory + PROCESS * layout.gpus_per_node
+    return SYSTEM + PAGE_CACHE + room.shared_memory + PROCESS * layout.gpus_per_node
 
 
 def snapshot_bytes(shape: Shape) -> float:

@@ -89,7 +89,7 @@ def of(
 
 def front(spec: CurriculumSpec, site: Site) -> tuple[Choice, ...]:
     """All choices that no other beats in hours and dollars, soonest first."""
-    shape = plan.shape_of(spec)
+    shape = plan.shape_of(spec.model)
     merged: tuple[Choice, ...] = (Choice(0.0, 0.0, ()),)
     for phase in spec.phases:
         each = unbeaten(choices(phase, spec, shape, site))

@@ -1,9 +1,9 @@
 """A whole curriculum before its first step: memory, time, energy and money of every phase."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from curriculum_api.estimate import cost, failures, memory, rules, throughput, ways
+from curriculum_api.estimate import cost, failures, measured, memory, rules, throughput, ways
 from curriculum_api.estimate import hardware as machines
 from curriculum_api.estimate import phase as phases
 from curriculum_api.estimate import shape as shapes
@@ -14,10 +14,13 @@ from curriculum_api.estimate.layout import Layout
 from curriculum_api.estimate.memory import Memory
 from curriculum_api.estimate.shape import Shape
 from curriculum_api.estimate.throughput import Throughput
-from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
-from curriculum_api.v1alpha1.curriculum import CurriculumSpec, Phase
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec, Measurement
+from curriculum_api.v1alpha1.curriculum import CurriculumSpec, Model, Phase
 from curriculum_api.v1alpha1.rented_pool import RentedPoolSpec
 from curriculum_api.wire import Strategy
+
+ESTIMATE = "estimate"
+"""The basis of figures that rest on the class's rates alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,9 @@ class Site:
     pools: Mapping[str, RentedPoolSpec] = field(default_factory=dict)
     documents: Mapping[str, list[int]] = field(default_factory=dict)
     """Lengths of a sample of each source's documents, in tokens, where known."""
+
+    measurements: Mapping[str, Sequence[Measurement]] = field(default_factory=dict)
+    """What training was measured to reach before, by class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,9 @@ class Numbers:
     cost: Cost
     length: float
     """Tokens over which a token attends."""
+
+    basis: str = ESTIMATE
+    """What the speed rests on: the estimate alone, or what was measured before."""
 
     @property
     def fits(self) -> bool:
@@ -118,16 +127,20 @@ def of(spec: CurriculumSpec, site: Site) -> Plan:
     """
     for refused in rules.of_spec(spec):
         raise ValueError(refused)
-    shape = shape_of(spec)
+    shape = shape_of(spec.model)
     planned = tuple(of_phase(phase, shape, site) for phase in spec.phases)
     return Plan(phases=planned, breakeven=_breakeven(planned, shape, site))
 
 
-def shape_of(spec: CurriculumSpec) -> Shape:
-    """The model's shape."""
-    if spec.model.preset is not None:
-        return shapes.of_preset(spec.model.preset)
-    return shapes.of_config(spec.model.config or {})
+def shape_of(model: Model) -> Shape:
+    """The model's shape.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if model.preset is not None:
+        return shapes.of_preset(model.preset)
+    return shapes.of_config(model.config or {})
 
 
 def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
@@ -137,7 +150,6 @@ def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
         known = ", ".join(sorted(site.classes)) or "none"
         missing = (
             f'accelerator class "{phase.accelerator_class}" is not known; known: {known}; add it'
-            " with -f"
         )
         return PhasePlan(phase, 0, None, (missing,))
     gpus = phase.nodes * phases.gpus_per_node(phase, kind)
@@ -149,27 +161,32 @@ def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
     ]
     if gpus % phase.sequence_parallel:
         return PhasePlan(phase, gpus, None, tuple(problems))
+    problems.extend(misfit(phase, shape, kind))
     try:
         hardware = machines.of_class(phase.accelerator_class, kind)
         numbers = numbers_of(phase, shape, kind, hardware, site)
     except ValueError as error:
         return PhasePlan(phase, gpus, None, (*problems, str(error)))
-    if not numbers.fits:
-        problems.append(_too_much(phase, shape, kind, hardware, numbers))
-    problems.extend(_too_long(phase, numbers))
+    problems.extend(too_long(phase, numbers))
     return PhasePlan(
-        phase, gpus, numbers, tuple(problems), tuple(_remarks(phase, shape, hardware, numbers))
+        phase, gpus, numbers, tuple(problems), tuple(remarks(phase, shape, hardware, numbers))
     )
 
 
 def numbers_of(
     phase: Phase, shape: Shape, kind: AcceleratorClassSpec, hardware: Hardware, site: Site
 ) -> Numbers:
-    """The estimates of a phase on a class, whether it fits or not."""
+    """The estimates of a phase on a class, whether it fits or not.
+
+    What was measured before scales the speed, unless that would exceed what the class can do.
+    """
     layout, recipe = phases.layout(phase, kind), phases.bytes_each(phase)
     need = memory.of(shape, recipe, layout, hardware)
     length = phases.attended(phase, site.documents)
-    speed = throughput.of(shape, recipe, layout, hardware, precision=phase.precision, length=length)
+    known = measured.find(
+        site.measurements.get(phase.accelerator_class, ()), shape, phase.precision
+    )
+    speed, basis = _speed(phase, shape, layout, hardware, length, known)
     seconds = phase.tokens / speed.tokens_per_second * (1 + phases.reference_share(phase))
     saved = failures.checkpoints(
         shape,
@@ -195,7 +212,34 @@ def numbers_of(
         kwh=cost.energy(hardware, nodes=phase.nodes, hours=hours.likely),
         cost=money,
         length=length,
+        basis=basis,
     )
+
+
+def _speed(
+    phase: Phase,
+    shape: Shape,
+    layout: Layout,
+    hardware: Hardware,
+    length: float,
+    known: Measurement | None,
+) -> tuple[Throughput, str]:
+    """How fast a phase trains, and what that rests on."""
+    recipe = phases.bytes_each(phase)
+
+    def at(efficiency: float) -> Throughput:
+        return throughput.of(
+            shape, recipe, layout, hardware,
+            precision=phase.precision, length=length, efficiency=efficiency,
+        )  # fmt: skip
+
+    if known is None:
+        return at(1.0), ESTIMATE
+    try:
+        told = f"{known.model}: {known.efficiency} of the estimate"
+        return at(float(known.efficiency)), f"measured on {hardware.name}, {told}"
+    except throughput.Impossible:
+        return at(1.0), ESTIMATE
 
 
 def rent_of(pool: RentedPoolSpec) -> Rent:
@@ -223,18 +267,29 @@ def _snapshot(shape: Shape, layout: Layout, hardware: Hardware, need: Memory) ->
     return need.total + memory.snapshot_bytes(shape) <= hardware.memory * layout.gpus_per_node
 
 
-def _too_much(
-    phase: Phase, shape: Shape, kind: AcceleratorClassSpec, hardware: Hardware, numbers: Numbers
-) -> str:
-    need, limit = numbers.memory.total / GIB, numbers.limit / GIB
-    told = f"{phase.strategy} with {phase.optimizer.name} needs {need:,.0f} of {limit:,.0f} GiB"
-    found = ways.out(phase, shape, kind, hardware)
+def memory_of(phase: Phase, shape: Shape, kind: AcceleratorClassSpec) -> Memory:
+    """The peak memory of a phase on a class, also on one that cannot be timed."""
+    room = machines.room_of(kind)
+    return memory.of(shape, phases.bytes_each(phase), phases.layout(phase, kind), room)
+
+
+def misfit(phase: Phase, shape: Shape, kind: AcceleratorClassSpec) -> list[str]:
+    """That it does not fit in memory, with ways out that were computed; empty where it does."""
+    need, limit = memory_of(phase, shape, kind).total, machines.room_of(kind).memory
+    if need <= limit:
+        return []
+    told = (
+        f"{phase.strategy} with {phase.optimizer.name} needs {need / GIB:,.0f} of"
+        f" {limit / GIB:,.0f} GiB"
+    )
+    found = ways.out(phase, shape, kind)
     if not found:
-        return f"{told}; nothing on {phase.nodes} such nodes fits: take more, or a larger class"
-    return "; ".join([told, *(f"{way.words} needs {way.gib:,.0f}" for way in found)])
+        return [f"{told}; nothing on {phase.nodes} such nodes fits: take more, or a larger class"]
+    return ["; ".join([told, *(f"{way.words} needs {way.gib:,.0f}" for way in found)])]
 
 
-def _too_long(phase: Phase, numbers: Numbers) -> list[str]:
+def too_long(phase: Phase, numbers: Numbers) -> list[str]:
+    """That it is likely to take longer than it may."""
     deadline = phase.active_deadline_seconds
     if deadline is None or numbers.hours.likely * 3600 <= deadline:
         return []
@@ -244,8 +299,11 @@ def _too_long(phase: Phase, numbers: Numbers) -> list[str]:
     ]
 
 
-def _remarks(phase: Phase, shape: Shape, hardware: Hardware, numbers: Numbers) -> list[str]:
+def remarks(phase: Phase, shape: Shape, hardware: Hardware, numbers: Numbers) -> list[str]:
+    """What is no problem and yet worth knowing."""
     found = []
+    if numbers.basis != ESTIMATE:
+        found.append(f"tokens/s {numbers.basis}")
     if hardware.unified and phase.memory.offload_optimizer:
         found.append("offloading gains nothing: host and accelerator share one memory")
     if hardware.unified and not _snapshot(shape, numbers.layout, hardware, numbers.memory):

@@ -72,7 +72,7 @@ def of_pool(phase: Phase, pools: dict[str, RentedPoolSpec]) -> Iterable[str]:
     pool = pools.get(phase.pool)
     if pool is None:
         known = ", ".join(sorted(pools)) or "none"
-        yield f'rented pool "{phase.pool}" is not among the files (known: {known}): add it with -f'
+        yield f'rented pool "{phase.pool}" is not known; known: {known}; add it'
         return
     yield from beyond_pool(phase, pool)
 

@@ -39,6 +39,9 @@ class Family:
     """Query and key are normalised over all heads at once."""
 
 
+LARGEST = 10**9
+"""No width, depth or vocabulary is beyond it, and what is made of them is still a number."""
+
 FAMILIES: Mapping[str, Family] = {
     "granite": Family(4096, 11008, 32, 32, 32000, mlp_bias=None),
     "llama": Family(4096, 11008, 32, 32, 32000, mlp_bias=None),
@@ -181,6 +184,6 @@ def _count(config: Mapping[str, Any], key: str, default: int) -> int:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         raise ValueError(f"model.config: {key} must be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"model.config: {key} must be at least 1, not {value}")
+    if not 1 <= value <= LARGEST:
+        raise ValueError(f"model.config: {key} must be from 1 to {LARGEST}, not {value}")
     return int(value)

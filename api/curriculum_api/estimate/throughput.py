@@ -64,6 +64,10 @@ class Seconds:
         """Every part by name."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
+    def at(self, efficiency: float) -> "Seconds":
+        """The same parts, as long as an efficiency makes them."""
+        return Seconds(**{name: part / efficiency for name, part in self.parts().items()})
+
     def dominant(self) -> str:
         """What most of the step goes to."""
         parts = self.parts()
@@ -96,8 +100,11 @@ def of(
     *,
     precision: Precision,
     length: float,
+    efficiency: float = 1.0,
 ) -> Throughput:
     """How fast a phase trains whose tokens attend to `length` others.
+
+    `efficiency` is what was measured before over what was estimated then.
 
     Raises:
         ValueError: the class carries no number that is needed.
@@ -117,7 +124,7 @@ def of(
         optimizer=updated / hardware.bandwidth.measured,
         communication=_exposed(traffic, layout, hardware, computing=products + attention),
         offload=_offload(shape, recipe, layout, hardware),
-    )
+    ).at(efficiency)
     made = Throughput(
         seconds=seconds,
         step_tokens=layout.step_tokens,

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from curriculum_api.estimate import memory
+from curriculum_api.estimate import hardware, memory
 from curriculum_api.estimate import phase as phases
-from curriculum_api.estimate.hardware import GIB, Hardware
+from curriculum_api.estimate.hardware import GIB
 from curriculum_api.estimate.shape import Shape
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
@@ -23,12 +23,10 @@ class Way:
     gib: float
 
 
-def out(
-    phase: Phase, shape: Shape, kind: AcceleratorClassSpec, hardware: Hardware
-) -> tuple[Way, ...]:
+def out(phase: Phase, shape: Shape, kind: AcceleratorClassSpec) -> tuple[Way, ...]:
     """The ways that change least, smallest change first; none where nothing fits."""
     singles = list(_changes(phase))
-    found = _fitting([(change,) for change in singles], phase, shape, kind, hardware)
+    found = _fitting([(change,) for change in singles], phase, shape, kind)
     if len(found) < MOST:
         pairs: list[tuple[_Change, ...]] = [
             (one, two)
@@ -36,11 +34,11 @@ def out(
             for two in singles[place + 1 :]
             if one.field != two.field
         ]
-        found += _fitting(pairs, phase, shape, kind, hardware)
+        found += _fitting(pairs, phase, shape, kind)
     if not found:
         # the lightest of each kind together: where even that is too much, only nodes help
         lightest = {change.field: change for change in singles}
-        found = _fitting([tuple(lightest.values())], phase, shape, kind, hardware)
+        found = _fitting([tuple(lightest.values())], phase, shape, kind)
     return tuple(found[:MOST])
 
 
@@ -80,15 +78,14 @@ def _fitting(
     phase: Phase,
     shape: Shape,
     kind: AcceleratorClassSpec,
-    hardware: Hardware,
 ) -> list[Way]:
-    found = []
+    found, room = [], hardware.room_of(kind)
     for changes in tries:
         made = phase
         for change in changes:
             made = _merged(made, change)
-        need = memory.of(shape, phases.bytes_each(made), phases.layout(made, kind), hardware)
-        if need.total <= hardware.memory:
+        need = memory.of(shape, phases.bytes_each(made), phases.layout(made, kind), room)
+        if need.total <= room.memory:
             words = " with ".join(change.words for change in changes)
             found.append(Way(words=words, gib=need.total / GIB))
     return found

@@ -10,10 +10,12 @@ from curriculum_api.v1alpha1.pod import Labels, PodTemplate, Toleration
 from curriculum_api.wire import (
     API_VERSION,
     Column,
+    Count,
     Decimal,
     ListMap,
     ListSet,
     Precision,
+    Reported,
     Resource,
     Rule,
     Wire,
@@ -216,6 +218,34 @@ class AcceleratorClassSpec(Wire):
     """What is added to the pods on these nodes."""
 
 
+class Measurement(Reported):
+    """How one shape of model was seen to train on these nodes in one precision."""
+
+    model: Annotated[str, Field(min_length=1, max_length=63)]
+    """The shape: layers and width, and the parameters in billions."""
+
+    precision: Precision
+    """What its matrices were multiplied in."""
+
+    efficiency: Decimal
+    """Measured tokens a second over the estimated ones; plans are scaled by it."""
+
+    tokens_per_second: Decimal
+    """Of one accelerator, in the newest phase."""
+
+    phases: Count = 1
+    """Phases that it was measured in."""
+
+
+class AcceleratorClassStatus(Reported):
+    """What training on these nodes has shown, by the operator's account."""
+
+    measurements: Annotated[
+        tuple[Measurement, ...], Field(max_length=64), ListMap(("model", "precision"))
+    ] = ()
+    """By model and precision, the newest last."""
+
+
 class AcceleratorClass(Wire):
     """A kind of node: how it is recognised, what it may train, how pods run on it."""
 
@@ -240,3 +270,6 @@ class AcceleratorClass(Wire):
     metadata: ObjectMeta = ObjectMeta()
     spec: AcceleratorClassSpec
     """What the nodes are."""
+
+    status: AcceleratorClassStatus = AcceleratorClassStatus()
+    """What training on them has shown."""

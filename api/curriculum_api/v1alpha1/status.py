@@ -103,6 +103,63 @@ class Result(Reported):
     """Figures of the phase's end on held-out text."""
 
 
+class PhasePlan(Reported):
+    """What a phase takes: estimated before it starts, measured once it trains."""
+
+    name: Name
+    """Name of the phase."""
+
+    feasible: bool = True
+    """Whether the phase can be trained so; where not, nothing is started for it."""
+
+    overridden: bool = False
+    """An annotation lets the phase start although it is not feasible."""
+
+    problems: Annotated[tuple[Message, ...], Field(max_length=8)] = ()
+    """Why it is not feasible, with what would be."""
+
+    notes: Annotated[tuple[Message, ...], Field(max_length=8)] = ()
+    """What else is to be known, and why figures are absent."""
+
+    basis: Annotated[str, Field(max_length=160)] = ""
+    """What the figures rest on: `estimate`, `measured on` a class and a model before, or `measured`
+    in this very phase; empty where there are none."""
+
+    memory_gib: Annotated[Decimal | None, Field(alias="memoryGiB")] = None
+    """Peak memory of one accelerator in GiB."""
+
+    memory_limit_gib: Annotated[Decimal | None, Field(alias="memoryLimitGiB")] = None
+    """What one accelerator has, in GiB."""
+
+    tokens_per_second: Decimal | None = None
+    """Over all accelerators."""
+
+    hours: Decimal | None = None
+    """Hours that the phase is likely to take, or took."""
+
+    hours_least: Decimal | None = None
+    """Hours without a failure."""
+
+    hours_most: Decimal | None = None
+    """Hours of a bad run."""
+
+    usd: Decimal | None = None
+    """US dollars: rent, or what owned nodes and their electricity come to in those hours."""
+
+
+class Plan(Reported):
+    """What the curriculum takes."""
+
+    hours_to_come: Decimal | None = None
+    """Likely hours of what is left to do; absent where a phase of it cannot be timed."""
+
+    usd_to_come: Decimal | None = None
+    """US dollars of what is left to do, by the same figures."""
+
+    phases: Annotated[tuple[PhasePlan, ...], Field(max_length=16), ListMap(("name",))] = ()
+    """Phases by name."""
+
+
 class PhaseStatus(Reported):
     """Where one phase stands."""
 
@@ -190,6 +247,9 @@ class CurriculumStatus(Reported):
 
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), ListMap(("type",))] = ()
     """Observations, in Kubernetes' own form."""
+
+    plan: Plan = Plan()
+    """What it takes, phase by phase."""
 
     phases: Annotated[tuple[PhaseStatus, ...], Field(max_length=16), ListMap(("name",))] = ()
     """Phases by name."""

@@ -52,7 +52,7 @@ def curriculum(preset: str = "qwen3-4b", *, nodes: int = 3, **phase: Any) -> Cur
 
 def everything(spec: CurriculumSpec, where: Site) -> list[Choice]:
     """All combinations of all layouts of all phases."""
-    shape = plan.shape_of(spec)
+    shape = plan.shape_of(spec.model)
     each = [list(optimize.choices(phase, spec, shape, where)) for phase in spec.phases]
     return [
         Choice(sum(c.hours for c in picked), sum(c.usd for c in picked), ())

@@ -91,7 +91,8 @@ def curriculum(
 ) -> observe.Curriculum:
     """A curriculum of two phases of two nodes each, or of those given."""
     raw = document("curriculum")
-    raw["spec"] |= {"phases": list(phases or (phase(), phase("code"))), **spec}
+    made = {"model": {"preset": "tiny-4m"}, "phases": list(phases or (phase(), phase("code")))}
+    raw["spec"] |= made | spec
     model = TrainingCurriculum.model_validate(raw)
     return observe.Curriculum(
         namespace="research",

@@ -8,7 +8,7 @@ from curriculum_api.run import PhaseRun
 from curriculum_api.v1alpha1.curriculum import Model
 from curriculum_operator.build import grace, run
 
-from .builders import accelerator, curriculum, scene
+from .builders import accelerator, curriculum, phase, scene
 
 HUGE = {
     "model_type": "llama",
@@ -48,7 +48,9 @@ def test_the_grace_time_follows_from_the_checkpoints_size(
 
 def test_the_pod_and_the_run_say_the_same() -> None:
     """The trainer ends what is overdue before the kubelet would."""
-    config_map, job = scene(curriculum(model={"preset": "llama-3.1-8b"})).step().creates
+    small = phase(optimizer={"name": "AdamW8bit", "learningRate": "3e-4"})
+    given = curriculum(model={"preset": "llama-3.1-8b"}, phases=(small,))
+    config_map, job = scene(given).step().creates
     told = PhaseRun.model_validate_json(config_map["data"][run.RUN_FILE])
     replicas = job["spec"]["pytorchReplicaSpecs"].values()
 

@@ -260,3 +260,23 @@ async def test_a_curriculum_whose_end_nobody_told_is_forgotten() -> None:
         shelf.take(CURRICULA, "tiny", "ns")
         await asyncio.sleep(60)
         assert engine.driver.curricula == {}
+
+
+@warped
+async def test_a_status_that_is_read_again_brings_no_second_copy_of_the_spec() -> None:
+    """What is kept by the spec's value, the plan above all, then compares by identity."""
+    shelf = Shelf((CURRICULA, things.curriculum()))
+    async with deciding(shelf, keep) as (engine, _):
+        driver = engine.driver
+        driver.take(None, things.curriculum(version=201))
+        first = driver.curricula[things.UID]
+        driver.take(None, things.curriculum(version=202, phase="math"))
+        second = driver.curricula[things.UID]
+        assert second.resource_version == "202"
+        assert second.status != first.status
+        assert second.spec is first.spec
+        edited = things.curriculum(version=203)
+        edited["metadata"]["generation"] = 2
+        edited["spec"]["priority"] = 5
+        driver.take(None, edited)
+        assert driver.curricula[things.UID].spec.priority == 5

@@ -1,14 +1,20 @@
 """A step is written in one order: the claim first; and what a 409 means depends on whose it is."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from curriculum_api.v1alpha1.accelerator_class import Measurement
+from curriculum_api.wire import Precision
 from curriculum_operator import execute, lease
 from curriculum_operator.cluster import (
+    CLASSES,
     CURRICULA,
     EVENTS,
     PYTORCHJOBS,
+    ClusterError,
     Conflict,
     NotFound,
     Raw,
@@ -17,7 +23,7 @@ from curriculum_operator.cluster import (
 )
 from curriculum_operator.decision import Event
 from curriculum_operator.execute import Done, End
-from curriculum_operator.step import Delete, Step
+from curriculum_operator.step import Delete, Measured, Step
 
 from . import things
 from .shelf import Shelf, warped
@@ -220,3 +226,60 @@ async def test_a_status_that_is_refused_leaves_everything_undone() -> None:
     with pytest.raises(Refused):
         await run(shelf, FULL)
     assert shelf.calls == ["status TrainingCurriculum tiny"]
+
+
+HALF = Measurement(model="2x64", precision=Precision.BF16, efficiency="0.5", tokens_per_second="9")
+MEASURED = replace(
+    things.step(status=things.claimed(), events=(STARTED,)), measured=Measured("gb10", HALF)
+)
+
+
+def accelerator(**status: Any) -> Raw:
+    return {"metadata": {"name": "gb10"}, "spec": {"gpusPerNode": 1}, "status": status}
+
+
+def measurements(shelf: Shelf) -> list[str]:
+    """What the class's status holds, as efficiency by model."""
+    kept = shelf.objects[CLASSES.kind, "", "gb10"]["status"]["measurements"]
+    return [f"{one['model']} {one['efficiency']}" for one in kept]
+
+
+@warped
+async def test_what_was_measured_is_kept_beside_what_was_known() -> None:
+    other = {"model": "1x8", "precision": "BF16", "efficiency": "2", "tokensPerSecond": "3"}
+    shelf = shelf_with()
+    shelf.put(CLASSES, accelerator(measurements=[other, "nonsense"]))
+    assert (await run(shelf, MEASURED)).end is End.DONE
+    assert ["1x8 2", "2x64 0.5"] == measurements(shelf)
+    assert [" ".join(call.split()[:2]) for call in shelf.calls] == [
+        "status TrainingCurriculum",
+        "status AcceleratorClass",
+        "create Event",
+    ]
+    assert shelf.objects[CLASSES.kind, "", "gb10"]["spec"] == {"gpusPerNode": 1}
+
+
+@warped
+async def test_a_class_that_was_changed_meanwhile_is_read_again() -> None:
+    shelf = shelf_with()
+    shelf.put(CLASSES, accelerator())
+    shelf.errors("status AcceleratorClass gb10", Conflict("changed"), Conflict("changed"))
+    assert (await run(shelf, MEASURED)).end is End.DONE
+    assert ["2x64 0.5"] == measurements(shelf)
+    assert 3 == shelf.reads.count("get AcceleratorClass gb10")
+
+
+@pytest.mark.parametrize(
+    "error", [NotFound("gone"), Refused(403, "no"), Unavailable("away"), Conflict("again")]
+)
+def test_what_cannot_be_kept_fails_no_step(error: ClusterError) -> None:
+    @warped
+    async def play() -> None:
+        shelf = shelf_with()
+        shelf.put(CLASSES, accelerator())
+        shelf.errors("status AcceleratorClass gb10", *[error] * 9)
+        assert (await run(shelf, MEASURED)).end is End.DONE
+        assert "status" in shelf.calls[0]
+        assert shelf.calls[-1].startswith("create Event")
+
+    play()

@@ -26,7 +26,7 @@ def curriculum(name: str = "tiny", *, version: int = 100, uid: str = UID, **stat
             "creationTimestamp": "2026-01-01T00:00:00Z",
         },
         "spec": {
-            "model": {"preset": "llama-3.1-8b"},
+            "model": {"preset": "tiny-4m"},
             "tokenizer": {"path": "tokenizer"},
             "storage": {
                 "data": {"claimName": "corpus"},

@@ -331,7 +331,7 @@ def _result(
         checkpoint=checkpoint,
         loss_first=4.0,
         loss_last=2.5,
-        seconds=20.0,
+        seconds=120.0,
         world_size=run.world_size,
         evaluation={"perplexity": 10.41, "needle/50": 0.62} if run.evaluation else {},
     )

@@ -28,10 +28,12 @@ _KEY = re.compile(
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _ENV = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
-WITH_STATUS = frozenset({"TrainingCurriculum", "PyTorchJob", "Job", "Pod", "Node"})
+WITH_STATUS = frozenset(
+    {"AcceleratorClass", "TrainingCurriculum", "PyTorchJob", "Job", "Pod", "Node"}
+)
 """Kinds whose status only the status subresource writes."""
 
-WITH_GENERATION = WITH_STATUS - {"Node"} | {"AcceleratorClass", "RentedPool"}
+WITH_GENERATION = WITH_STATUS - {"Node"} | {"RentedPool"}
 
 
 @functools.cache

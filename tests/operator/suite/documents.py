@@ -132,7 +132,7 @@ def curriculum(name: str = "slm", *phases: Raw, **spec: Any) -> Raw:
             "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"},
         },
         "spec": {
-            "model": {"preset": "llama-3.1-8b"},
+            "model": {"preset": "tiny-4m"},
             "tokenizer": {"path": "tokenizer"},
             "storage": {
                 "data": {"claimName": "corpus"},

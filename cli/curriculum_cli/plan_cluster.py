@@ -1,0 +1,56 @@
+"""What a cluster offers to a plan: its classes, what training on them has shown, and its pools.
+
+Imported only where a cluster is asked for: the API client takes longer to load than a plan to make.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+
+from kubernetes.aio.config.config_exception import ConfigException
+
+from curriculum_cli.plan_files import Given
+from curriculum_operator import cluster, kinds, project
+from curriculum_operator.cluster import Cluster, Raw
+
+Connect = Callable[[], Awaitable[AbstractAsyncContextManager[Cluster]]]
+"""Reaches the cluster that the user's configuration names."""
+
+
+def of(given: Given, connect: Connect = cluster.connect) -> Given:
+    """The curricula of the files, on the classes and pools of the cluster.
+
+    Raises:
+        ValueError: there is no cluster, it does not answer, or it does not show them.
+    """
+    return asyncio.run(_of(given, connect))
+
+
+async def _of(given: Given, connect: Connect) -> Given:
+    try:
+        async with await connect() as there:
+            found = [project.accelerator_class(raw) for raw in await _all(there, kinds.CLASSES)]
+            pools = [project.rented_pool(raw) for raw in await _all(there, kinds.POOLS)]
+    except ConfigException as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"no cluster is configured: {told}: set KUBECONFIG") from error
+    return replace(
+        given,
+        classes={one.name: one.spec for one in found},
+        pools={pool.name: pool.spec for pool in pools},
+        measurements={one.name: one.measurements for one in found},
+    )
+
+
+async def _all(there: Cluster, kind: kinds.Kind) -> list[Raw]:
+    try:
+        items, _ = await there.list(kind)
+    except cluster.NotFound as error:
+        raise ValueError(f"the cluster serves no {kind.plural}: install the operator") from error
+    except cluster.Refused as error:
+        raise ValueError(f"the cluster does not list its {kind.plural}: {error.message}") from error
+    except cluster.ClusterError as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"the cluster does not answer: {told}") from error
+    return items
