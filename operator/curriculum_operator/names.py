@@ -40,7 +40,11 @@ NODES_ANNOTATION: Final = f"{PREFIX}/nodes"
 """The nodes that admission picked, comma-separated: what the gang holds before it has pods."""
 
 GPUS_ANNOTATION: Final = f"{PREFIX}/gpus-per-node"
+FABRIC_ANNOTATION: Final = f"{PREFIX}/fabric"
+"""The profile of the pods' fabric."""
+
 FABRIC_DIGEST_ANNOTATION: Final = f"{PREFIX}/fabric-digest"
+"""Changes with whatever the profile gives the pods."""
 
 PROGRESS_AUDIENCE: Final = f"{PREFIX}/progress"
 """Audience of the token that a trainer reports its progress with: it opens nothing else."""
