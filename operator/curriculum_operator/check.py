@@ -66,6 +66,7 @@ def of_fabric(
         return
     yield from _of_volumes(kind.spec, phase, fabric)
     yield from _of_environment(kind.spec, phase, fabric)
+    yield from _of_annotations(kind.spec, phase, fabric)
 
 
 def _of_class(phase: Phase, kind: AcceleratorClassSpec) -> Iterable[str]:
@@ -137,6 +138,23 @@ def _of_environment(
         refuses=fabric.refuses,
         rdma=fabric.rdma,
     )
+
+
+def _of_annotations(
+    kind: AcceleratorClassSpec, phase: Phase, fabric: rendered.Rendered
+) -> Iterable[str]:
+    given = {**kind.pod_template.annotations, **phase.pod_template.annotations}
+    for key, value in given.items():
+        if fabric.annotations.get(key, value) != value:
+            yield (
+                f'podTemplate: annotation "{key}" is set otherwise by fabric profile'
+                f' "{fabric.profile}"; remove it'
+            )
+        elif key == rendered.MULTUS and fabric.host_network:
+            yield (
+                f'podTemplate: annotation "{key}" does nothing for pods on the node\'s network;'
+                " name the networks in values.networks of the fabric instead"
+            )
 
 
 def _of_volumes(

@@ -17,7 +17,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from curriculum_api.v1alpha1.fabric import FabricValues
-from curriculum_api.v1alpha1.pod import ShortText, Toleration
+from curriculum_api.v1alpha1.pod import Toleration
 from curriculum_api.wire import Name, Wire, problems
 
 SUFFIX = ".env.j2"
@@ -27,6 +27,13 @@ Folder = Annotated[
     str, Field(min_length=2, max_length=253, pattern=r"^(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)+$")
 ]
 """An absolute path, without `..`."""
+
+
+Key = Annotated[str, Field(max_length=317, pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Name of an annotation or a resource."""
+
+Quantity = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?|Ki)?$")]
+"""An amount, as Kubernetes writes it: 5120Mi."""
 
 
 class Nodes(Wire):
@@ -39,7 +46,7 @@ class Nodes(Wire):
 class Rdma(Wire):
     """RDMA devices that are there wherever this profile is."""
 
-    resource: Annotated[str, Field(max_length=253)] | None = None
+    resource: Key | None = None
     """Extended resource that gives them; absent where they come with the pod's networks."""
 
     count: Annotated[int, Field(ge=1, le=64)] = 1
@@ -59,11 +66,11 @@ class PodPart(Wire):
     host_network: bool = False
     """RoCE finds its addresses on the node's network only, unless Multus brings devices."""
 
-    annotations: Annotated[dict[str, Any], Field(max_length=16)] = {}
+    annotations: Annotated[dict[Key, Any], Field(max_length=16)] = {}
     """What is no text is written as JSON."""
 
-    limits: Annotated[dict[str, ShortText], Field(max_length=16)] = {}
-    requests: Annotated[dict[str, ShortText], Field(max_length=16)] = {}
+    limits: Annotated[dict[Key, Quantity], Field(max_length=16)] = {}
+    requests: Annotated[dict[Key, Quantity], Field(max_length=16)] = {}
     folders: Annotated[tuple[HostFolder, ...], Field(max_length=8)] = ()
     libraries: Annotated[tuple[Folder, ...], Field(max_length=8)] = ()
     """Where the loader looks for NCCL's plugin and what it needs."""

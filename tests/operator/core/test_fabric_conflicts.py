@@ -77,6 +77,20 @@ def test_shared_memory_that_starves_unified_memory_is_refused() -> None:
     assert "set sharedMemoryGiB to 29 or less" in stalled.message
 
 
+@pytest.mark.parametrize(
+    ("fabric", "key", "message"),
+    [
+        (RDMA, "k8s.v1.cni.cncf.io/networks", "does nothing for pods on the node's network"),
+        ({"profile": "b200-gke"}, "networking.gke.io/default-interface", "is set otherwise by"),
+    ],
+)
+def test_an_annotation_against_the_fabric_is_explained(
+    fabric: dict[str, Any], key: str, message: str
+) -> None:
+    assert message in refusal(fabric, podTemplate={"annotations": {key: "mine"}})
+    assert not refusal({"profile": "infiniband"}, podTemplate={"annotations": {key: "mine"}})
+
+
 def test_a_volume_where_the_fabric_mounts_its_own_is_refused() -> None:
     mine = {"volumes": [{"name": "gke-gib"}], "mounts": []}
     assert 'volume "gke-gib" is there twice' in refusal({"profile": "b200-gke"}, podTemplate=mine)

@@ -1,12 +1,13 @@
 """Every profile that comes with the operator, line by line: rendered, sourced, shown."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 import yaml
 
-from curriculum_operator import names
+from curriculum_operator import names, project
 from curriculum_operator.fabric import profile, rendered
 
 from . import fabric_goldens
@@ -27,6 +28,19 @@ def test_a_profile_renders_its_golden(name: str) -> None:
 def test_the_page_shows_what_is_rendered() -> None:
     text = PAGE.read_text()
     assert text == fabric_goldens.page(text), "make generate"
+
+
+def test_the_pages_example_of_a_sites_profile_works() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    documents = [document for block in blocks for document in yaml.safe_load_all(block)]
+    (site,) = [d for d in documents if d["kind"] == "ConfigMap"]
+    profiles = project.fabric_profiles(site)
+    values = {"trafficClass": 106, "extra": {"rail": "b"}}
+    kind = accelerator(fabric={"profile": "lab", "rdmaResource": "rdma/x", "values": values})
+    found = rendered.render(kind.spec, None, curriculum().spec.phases[0], site=profiles)
+    assert found.environment == {
+        "NCCL_SOCKET_IFNAME": "=bond0", "NCCL_IB_HCA": "mlx5_2,mlx5_3", "NCCL_IB_TC": "106",
+    }  # fmt: skip
 
 
 def golden_lines(name: str) -> list[tuple[str, str]]:

@@ -1,11 +1,14 @@
 """What a phase's pods get of their fabric: by profile, class, pool and inputs."""
 
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from curriculum_api import nccl
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_operator.fabric import rendered
 
@@ -96,6 +99,13 @@ def test_the_nccl_that_deadlocks_is_ruled_out_where_it_does() -> None:
     assert render("infiniband", kind={"cpuArchitecture": "amd64"}).nccl == ""
 
 
+def test_the_trainer_image_brings_an_nccl_that_is_sound() -> None:
+    lock = tomllib.loads((Path(__file__).parents[3] / "uv.lock").read_text())
+    (version,) = [p["version"] for p in lock["package"] if p["name"].startswith("nvidia-nccl-cu")]
+    assert not nccl.deadlocks(tuple(map(int, version.split("."))), "arm64")
+    assert nccl.deadlocks((2, 29, 2), "arm64")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -161,6 +171,7 @@ def test_the_digest_changes_with_whatever_the_pods_get_and_with_nothing_else() -
             "about: x\npod: {folders: [{name: a, path: /../etc, mountPath: /x}]}\n---\n",
             "pod.folders[0].path: ", id="a way up",
         ),
+        pytest.param("about: x\npod: {limits: {a/b: x}}\n---\n", "pod.limits.a/b: ", id="amount"),
         pytest.param("about: x\ninputs: {gid: 3}\n---\n", 'input "gid" is unknown', id="an input"),
         pytest.param("about: x\ninputs: {gid: null}\n---\n", 'input "gid" is unk', id="no input"),
         pytest.param("about: x\ninputs: {mtu: big}\n---\n", "inputs: mtu: ", id="a default's type"),
