@@ -59,9 +59,10 @@ generated: $(VENV)/.synced
 chart: $(VENV)/.synced
 	@$(PYTHON) -m tests.helm.lint
 
-generate: $(VENV)/.synced ## print the CRDs from the models, and the chart's copies
+generate: $(VENV)/.synced ## print the CRDs, and the fabric profiles' goldens and tables
 	@$(PYTHON) -m curriculum_api.crd crds
 	@$(PYTHON) -m curriculum_api.crd $(CHART)/files/crds
+	@$(PYTHON) -m tests.operator.core.fabric_goldens
 
 format: $(VENV)/.synced ## format the code, and mend what ruff can mend
 	@ruff format $(CODE)

@@ -20,7 +20,7 @@ CLASSES: dict[str, dict[str, Any]] = {
         "serves": ["FP32", "BF16", "FP8", "NVFP4"],
         "sharedMemoryGiB": 8,
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
-        "fabric": {"profile": "gb10-roce", "values": {}},
+        "fabric": {"profile": "gb10-switch", "values": {}},
         "performance": {
             "matmul": [
                 {
@@ -106,7 +106,7 @@ CLASSES: dict[str, dict[str, Any]] = {
         "serves": ["FP32", "BF16", "FP8", "MXFP8", "NVFP4"],
         "sharedMemoryGiB": 64,
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
-        "fabric": {"profile": "b200-infiniband", "values": {}},
+        "fabric": {"profile": "infiniband", "values": {}},
         "performance": {
             "matmul": [
                 {"precision": "FP32", "peakTFLOPS": "75", "source": "NVIDIA HGX B200 data sheet"},

@@ -27,10 +27,12 @@ class Documents:
     curricula: tuple[observe.Curriculum, ...]
     classes: Mapping[str, observe.AcceleratorClass]
     pools: Mapping[str, observe.RentedPool]
+    profiles: Mapping[str, str]
+    """Fabric profiles in ConfigMaps, as a site keeps them: texts by name."""
 
 
 def read(files: Iterable[Path]) -> Documents:
-    """Read all documents of our group; other kinds are passed over.
+    """Read all documents of our group, and fabric profiles; other kinds are passed over.
 
     Raises:
         ValueError: a file is no YAML, or a document does not fit its kind.
@@ -52,6 +54,11 @@ def read(files: Iterable[Path]) -> Documents:
             found.name: found
             for document in _of_kind(ours, "RentedPool")
             for found in (_read(document, project.rented_pool),)
+        },
+        profiles={
+            name: text
+            for document in _of_kind(raw, "ConfigMap")
+            for name, text in project.fabric_profiles(document).items()
         },
     )
 

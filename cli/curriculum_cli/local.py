@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from curriculum_api.run import CheckpointRef, PhaseRun
-from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec, Fabric, MatchRule
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec, MatchRule
 from curriculum_api.v1alpha1.curriculum import Phase
+from curriculum_api.v1alpha1.fabric import Fabric
 from curriculum_api.v1alpha1.status import Checkpoint, CurriculumStatus, PhaseStatus
 from curriculum_api.wire import Precision, State
 from curriculum_cli.documents import NO_UID

@@ -34,12 +34,23 @@ Files = Annotated[
 def render(
     filename: Files,
     phase: Annotated[str, typer.Option(help="Only this phase.")] = "",
+    fabric: Annotated[
+        bool,
+        typer.Option(
+            "--fabric",
+            help="Only what each phase's pods get of their fabric, and why they would not start.",
+        ),
+    ] = False,
 ) -> None:
-    """Print the objects that the operator would create, with no cluster."""
+    """Print the objects that the operator would create, with no cluster.
+
+    A ConfigMap among the files whose keys end in .env.j2 holds the site's own fabric profiles.
+    """
     from curriculum_cli import documents, rendering
 
+    shown = rendering.fabrics if fabric else rendering.render
     try:
-        sys.stdout.write(rendering.render(documents.read(filename), only=phase))
+        sys.stdout.write(shown(documents.read(filename), only=phase))
     except (OSError, ValueError) as error:
         typer.echo(f"curriculum render: {error}", err=True)
         raise typer.Exit(1) from error

@@ -4,6 +4,7 @@ The very builders of the operator make them. What only a cluster knows is left o
 admission would pick, the curriculum's UID, and the checkpoint of the phase before.
 """
 
+import contextlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -11,8 +12,9 @@ import yaml
 
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_cli.documents import Documents
-from curriculum_operator import observe
+from curriculum_operator import check, observe
 from curriculum_operator.build import meta, pytorchjob, run, verification
+from curriculum_operator.fabric import rendered
 
 
 class _Readable(yaml.SafeDumper):
@@ -36,24 +38,55 @@ def render(documents: Documents, *, only: str = "") -> str:
     Raises:
         ValueError: no curriculum, no such phase, or a class or pool that the files do not hold.
     """
+    return _dump(_objects(*chosen, documents) for chosen in _chosen(documents, only))
+
+
+def fabrics(documents: Documents, *, only: str = "") -> str:
+    """YAML of what each phase's pods get of their fabric, and what stands in the way.
+
+    Raises:
+        ValueError: as `render`.
+    """
+    return _dump(_fabric(*chosen, documents) for chosen in _chosen(documents, only))
+
+
+def _dump(groups: Iterable[Iterable[meta.Object]]) -> str:
+    objects = [one for group in groups for one in group]
+    return yaml.dump_all(
+        objects, Dumper=_Readable, sort_keys=False, explicit_start=True, width=2000
+    )
+
+
+def _chosen(documents: Documents, only: str) -> Iterable[tuple[observe.Curriculum, Phase]]:
     if not documents.curricula:
         raise ValueError("the files hold no TrainingCurriculum")
-    rendered = [
-        built
-        for curriculum in documents.curricula
-        for phase in curriculum.spec.phases
-        if only in ("", phase.name)
-        for built in _objects(curriculum, phase, documents)
-    ]
-    if not rendered:
-        known = ", ".join(p.name for c in documents.curricula for p in c.spec.phases)
-        raise ValueError(f'there is no phase "{only}"; known: {known}')
-    return yaml.dump_all(rendered, Dumper=_Readable, sort_keys=False, explicit_start=True)
+    phases = [(c, p) for c in documents.curricula for p in c.spec.phases]
+    chosen = [(c, p) for c, p in phases if only in ("", p.name)]
+    if not chosen:
+        raise ValueError(
+            f'there is no phase "{only}"; known: {", ".join(p.name for _, p in phases)}'
+        )
+    return chosen
 
 
-def _objects(
+def _fabric(
     curriculum: observe.Curriculum, phase: Phase, documents: Documents
 ) -> Iterable[meta.Object]:
+    kind, pool = _place(phase, documents)
+    shown: meta.Object = {"curriculum": curriculum.name, "phase": phase.name, "class": kind.name}
+    if pool:
+        shown["pool"] = pool.name
+    site = documents.profiles
+    problems = list(check.of_fabric(phase, kind, pool, site=site))
+    with contextlib.suppress(ValueError):  # It is among the problems.
+        fabric = rendered.render(kind.spec, pool.spec if pool else None, phase, site=site)
+        shown |= {**fabric.document(), "digest": fabric.digest()}
+    yield {**shown, **({"problems": problems} if problems else {})}
+
+
+def _place(
+    phase: Phase, documents: Documents
+) -> tuple[observe.AcceleratorClass, observe.RentedPool | None]:
     kind = documents.classes.get(phase.accelerator_class)
     if kind is None:
         raise ValueError(
@@ -65,6 +98,13 @@ def _objects(
         raise ValueError(
             f'phase "{phase.name}": the files hold no RentedPool "{phase.pool}"; add it with -f'
         )
+    return kind, pool
+
+
+def _objects(
+    curriculum: observe.Curriculum, phase: Phase, documents: Documents
+) -> Iterable[meta.Object]:
+    kind, pool = _place(phase, documents)
     yield run.config_map(curriculum, phase, kind.spec, attempt=1)
     yield pytorchjob.pytorchjob(
         curriculum,
@@ -74,6 +114,7 @@ def _objects(
         attempt=1,
         nodes=(),
         progress_url=observe.Policy().progress_url,
+        site=documents.profiles,
     )
     yield verification.verification(curriculum, phase, _world(documents), attempt=1)
 
@@ -83,6 +124,7 @@ def _world(documents: Documents) -> observe.World:
         curricula={},
         classes=documents.classes,
         pools=documents.pools,
+        profiles=documents.profiles,
         nodes={},
         claims={},
         jobs={},

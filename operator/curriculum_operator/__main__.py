@@ -24,7 +24,8 @@ async def operate(settings: options.Settings) -> int:
     async with await cluster.connect() as api:
         await _until_served(api)
         scopes = {name: api.within(name) for name in settings.namespaces}
-        engine = Engine(api, settings, scopes=scopes)
+        home = api.within(settings.lease_namespace)
+        engine = Engine(api, settings, scopes=scopes, home=home)
         work = asyncio.create_task(_work(engine, api, settings), name="engine")
 
         async def stop() -> None:

@@ -3,13 +3,14 @@
 The CRD's own rules refuse what one object shows by itself; here are the rules that need others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from curriculum_api.estimate import rules
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
-from curriculum_operator import fabric, observe
+from curriculum_operator import observe
 from curriculum_operator.build import pod
+from curriculum_operator.fabric import rendered, variables
 
 WRITE_MANY = "ReadWriteMany"
 READ_MANY = frozenset({"ReadWriteMany", "ReadOnlyMany"})
@@ -44,11 +45,28 @@ def _problems(observed: observe.Observed, phase: Phase) -> Iterable[str]:
     yield from (f"{at}: {text}" for text in _of_class(phase, kind.spec))
     yield from (f"{at}: {text}" for text in _of_pool(phase, world))
     yield from (f"{at}: {text}" for text in _of_claims(observed))
-    yield from (f"{at}: {text}" for text in _of_volumes(kind.spec, phase))
+    pool = world.pools.get(phase.pool) if phase.pool else None
+    yield from (f"{at}: {text}" for text in of_fabric(phase, kind, pool, site=world.profiles))
+
+
+def of_fabric(
+    phase: Phase,
+    kind: observe.AcceleratorClass,
+    pool: observe.RentedPool | None,
+    *,
+    site: Mapping[str, str],
+) -> Iterable[str]:
+    """What stands in the way of the phase's fabric, and what does not go with it."""
     try:
-        fabric.render(kind.spec)
+        fabric = rendered.render(kind.spec, pool.spec if pool else None, phase, site=site)
     except ValueError as error:
-        yield f'{at}: accelerator class "{phase.accelerator_class}": {error}'
+        of_pool = pool is not None and pool.spec.fabric is not None
+        whose = f'rented pool "{phase.pool}"' if of_pool else f'accelerator class "{kind.name}"'
+        yield f"{whose}: {error}"
+        return
+    yield from _of_volumes(kind.spec, phase, fabric)
+    yield from _of_environment(kind.spec, phase, fabric)
+    yield from _of_annotations(kind.spec, phase, fabric)
 
 
 def _of_class(phase: Phase, kind: AcceleratorClassSpec) -> Iterable[str]:
@@ -69,11 +87,6 @@ def _of_class(phase: Phase, kind: AcceleratorClassSpec) -> Iterable[str]:
             f" {phase.context_length} for each of the {processes // phase.sequence_parallel}"
             " data-parallel ranks"
         )
-    reserved = fabric.reserved(
-        [v.name for v in (*kind.pod_template.env, *phase.env, *phase.pod_template.env)]
-    )
-    if reserved:
-        yield f'env "{reserved}" is reserved for the operator; remove it'
 
 
 def _of_pool(phase: Phase, world: observe.World) -> Iterable[str]:
@@ -109,11 +122,49 @@ def _of_claims(observed: observe.Observed) -> Iterable[str]:
         )
 
 
-def _of_volumes(kind: AcceleratorClassSpec, phase: Phase) -> Iterable[str]:
+def _of_environment(
+    kind: AcceleratorClassSpec, phase: Phase, fabric: rendered.Rendered
+) -> Iterable[str]:
+    given = [
+        (v.name, v.value) for v in (*kind.pod_template.env, *phase.env, *phase.pod_template.env)
+    ]
+    reserved = variables.reserved(name for name, _ in given)
+    if reserved:
+        yield f'env "{reserved}" is reserved for the operator; remove it'
+    yield from variables.conflicts(
+        given,
+        profile=fabric.profile,
+        environment=fabric.environment,
+        refuses=fabric.refuses,
+        rdma=fabric.rdma,
+    )
+
+
+def _of_annotations(
+    kind: AcceleratorClassSpec, phase: Phase, fabric: rendered.Rendered
+) -> Iterable[str]:
+    given = {**kind.pod_template.annotations, **phase.pod_template.annotations}
+    for key, value in given.items():
+        if fabric.annotations.get(key, value) != value:
+            yield (
+                f'podTemplate: annotation "{key}" is set otherwise by fabric profile'
+                f' "{fabric.profile}"; remove it'
+            )
+        elif key == rendered.MULTUS and fabric.host_network:
+            yield (
+                f'podTemplate: annotation "{key}" does nothing for pods on the node\'s network;'
+                " name the networks in values.networks of the fabric instead"
+            )
+
+
+def _of_volumes(
+    kind: AcceleratorClassSpec, phase: Phase, fabric: rendered.Rendered
+) -> Iterable[str]:
     # The API server refuses such pods one by one: the gang would be waited for in vain.
     templates = (kind.pod_template, phase.pod_template)
-    volumes = [*pod.OWN_MOUNTS, *(v.name for t in templates for v in t.volumes)]
-    paths = [*pod.OWN_MOUNTS.values(), *(m.mount_path for t in templates for m in t.mounts)]
+    own = {**pod.OWN_MOUNTS, **{folder.name: folder.mount_path for folder in fabric.folders}}
+    volumes = [*own, *(v.name for t in templates for v in t.volumes)]
+    paths = [*own.values(), *(m.mount_path for t in templates for m in t.mounts)]
     for what, given in (("volume", volumes), ("mountPath", paths)):
         for value in sorted({value for value in given if given.count(value) > 1}):
             yield (

@@ -278,6 +278,7 @@ class Driver:
             curricula=self.curricula,
             classes=self._stores.classes,
             pools=self._stores.pools,
+            profiles=self._stores.profiles,
             nodes=self._stores.nodes,
             claims=self._stores.claims,
             jobs=self._stores.jobs.by_owner,

@@ -46,12 +46,19 @@ class Engine:
         clock: Clock | None = None,
         *,
         scopes: Mapping[str, Cluster] | None = None,
+        home: Cluster | None = None,
         timing: leases.Timing = leases.Timing(),
         decide: Decide = steps.step,
     ) -> None:
         self.clock: Clock = clock or SystemClock()
         self.settings = settings
-        self.stores = Stores(cluster, scopes or {"": cluster}, self)
+        self.stores = Stores(
+            cluster,
+            scopes or {"": cluster},
+            self,
+            home=home or cluster,
+            profiles=settings.site_profiles,
+        )
         self.lease = leases.Lease(
             cluster,
             self.clock,

@@ -50,7 +50,11 @@ NODES_ANNOTATION: Final = f"{PREFIX}/nodes"
 """The nodes that admission picked, comma-separated: what the gang holds before it has pods."""
 
 GPUS_ANNOTATION: Final = f"{PREFIX}/gpus-per-node"
+FABRIC_ANNOTATION: Final = f"{PREFIX}/fabric"
+"""The profile of the pods' fabric."""
+
 FABRIC_DIGEST_ANNOTATION: Final = f"{PREFIX}/fabric-digest"
+"""Changes with whatever the profile gives the pods."""
 
 # Annotation on a curriculum.
 OVERRIDE_PLAN_ANNOTATION: Final = f"{PREFIX}/override-plan"

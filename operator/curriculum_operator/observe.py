@@ -274,6 +274,9 @@ class World:
 
     classes: Mapping[str, AcceleratorClass]
     pools: Mapping[str, RentedPool]
+    profiles: Mapping[str, str]
+    """The site's own fabric profiles: their texts by name."""
+
     nodes: Mapping[str, Node]
     claims: Mapping[Key, Claim]
     jobs: Mapping[str, Sequence[Job]]

@@ -14,6 +14,7 @@ from curriculum_api.v1alpha1 import AcceleratorClass, RentedPool, TrainingCurric
 from curriculum_api.v1alpha1.accelerator_class import Measurement
 from curriculum_api.wire import problems
 from curriculum_operator import names, observe
+from curriculum_operator.fabric.profile import SUFFIX
 
 Raw = Mapping[str, Any]
 
@@ -66,6 +67,12 @@ def rented_pool(raw: Raw) -> observe.RentedPool:
     """A RentedPool."""
     model = RentedPool.model_validate(raw)
     return observe.RentedPool(name=raw["metadata"]["name"], spec=model.spec)
+
+
+def fabric_profiles(raw: Raw) -> Mapping[str, str]:
+    """The profiles in a site's ConfigMap, by name; other keys are passed over."""
+    data = raw.get("data") or {}
+    return {key.removesuffix(SUFFIX): text for key, text in data.items() if key.endswith(SUFFIX)}
 
 
 def job(raw: Raw) -> observe.Job | None:

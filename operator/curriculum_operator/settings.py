@@ -24,6 +24,9 @@ class Settings:
     identity: str = "curriculum-operator"
     """Unique among all processes that want the Lease."""
 
+    fabric_profiles: str = ""
+    """ConfigMap in the Lease's namespace with the site's fabric profiles; none where empty."""
+
     progress_host: str = "0.0.0.0"
     progress_port: int = 8090
     """Trainers report here; `/readyz` is here too."""
@@ -50,6 +53,12 @@ class Settings:
     log_level: str = "INFO"
     policy: Policy = field(default_factory=Policy)
 
+    @property
+    def site_profiles(self) -> tuple[str, str] | None:
+        """Namespace and name of the ConfigMap with the site's fabric profiles."""
+        named = self.fabric_profiles
+        return (self.lease_namespace, named) if named else None
+
 
 def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from the variables `CURRICULUM_*`.
@@ -72,6 +81,7 @@ def from_environment(environ: Mapping[str, str] | None = None) -> Settings:
         lease_name=given.get("lease_name", default.lease_name),
         lease_namespace=namespace,
         identity=given.get("identity") or f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}",
+        fabric_profiles=given.get("fabric_profiles", default.fabric_profiles),
         progress_host=given.get("progress_host", default.progress_host),
         progress_port=int(_number(given, "progress_port", default.progress_port)),
         liveness_port=int(_number(given, "liveness_port", default.liveness_port)),

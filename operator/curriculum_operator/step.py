@@ -96,6 +96,7 @@ def _creates(observed: observe.Observed, decision: Decision) -> Iterable[meta.Ob
             attempt=claimed.attempts,
             nodes=decision.start.nodes,
             progress_url=observed.policy.progress_url,
+            site=observed.world.profiles,
         )
     verified = observed.verification(claimed.name, claimed.attempts)
     if claimed.state is State.VERIFYING and not verified and not decision.stalled:

@@ -10,6 +10,7 @@ from curriculum_operator import names, observe, project
 from curriculum_operator.cluster import (
     CLAIMS,
     CLASSES,
+    CONFIGMAPS,
     JOBS,
     NODES,
     PODS,
@@ -45,7 +46,7 @@ class Listener(Protocol):
     def node_changed(self, old: observe.Node | None, new: observe.Node | None) -> None: ...
     def claim_changed(self) -> None: ...
     def offer_changed(self) -> None:
-        """An AcceleratorClass or a RentedPool changed."""
+        """An AcceleratorClass, a RentedPool or the site's fabric profiles changed."""
 
 
 class Children(Generic[C]):
@@ -75,15 +76,26 @@ class Stores:
     `scopes` are the clusters that namespaced kinds are watched in, by namespace; "" for all.
     Other people's pods outside these namespaces are then not seen: such an operator must be the
     only one that places work on its nodes.
+    `home` is the operator's own namespace, and `profiles` the ConfigMap in it with the site's
+    fabric profiles, by namespace and name.
     """
 
-    def __init__(self, cluster: Cluster, scopes: Mapping[str, Cluster], listener: Listener) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        scopes: Mapping[str, Cluster],
+        listener: Listener,
+        *,
+        home: Cluster,
+        profiles: Key | None,
+    ) -> None:
         self.jobs: Children[observe.Job] = Children()
         self.verifications: Children[observe.Verification] = Children()
         self.pods: Children[observe.Pod] = Children()
         self.nodes: dict[str, observe.Node] = {}
         self.classes: dict[str, observe.AcceleratorClass] = {}
         self.pools: dict[str, observe.RentedPool] = {}
+        self.profiles: dict[str, str] = {}
         self.claims: dict[Key, observe.Claim] = {}
         self.occupants: dict[Key, observe.Occupant] = {}
         self.reflectors: list[Reflector[Any]] = []
@@ -145,10 +157,19 @@ class Stores:
             _keep(self.pools, key[1], new)
             tell.offer_changed()
 
+        def site(_: Key, __: object, new: Mapping[str, str] | None) -> None:
+            # Replaced, not changed: a world that was handed out stays as it was.
+            self.profiles = dict(new or {})
+            tell.offer_changed()
+
         add(cluster, CLASSES, project.accelerator_class, accelerator_class)
         add(cluster, POOLS, project.rented_pool, pool)
         self._of_nodes = add(cluster, NODES, project.node, node)
         self._written[NODES, ""] = self._of_nodes
+        if profiles is not None:
+            namespace, name = profiles
+            only = f"metadata.namespace={namespace},metadata.name={name}"
+            add(home, CONFIGMAPS, project.fabric_profiles, site, field_selector=only)
         for namespace, scope in scopes.items():
             jobs = add(scope, PYTORCHJOBS, project.job, job, OURS)
             checks = add(scope, JOBS, project.verification, verification, OURS)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from typer.testing import CliRunner
@@ -66,3 +67,58 @@ def test_the_program_starts_without_kopf_and_torch() -> None:
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert seen.stdout.strip() == "[]"
+
+
+def write(tmp_path: Path, name: str, document: object) -> list[str]:
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return ["-f", str(file)]
+
+
+def fabric(*arguments: str, phase: str = "pretrain") -> dict[str, Any]:
+    answer = CliRunner().invoke(app, ["render", *FILES, *arguments, "--phase", phase, "--fabric"])
+    assert answer.exit_code == 0, answer.output
+    (shown,) = yaml.safe_load_all(answer.stdout)
+    assert isinstance(shown, dict)
+    return shown
+
+
+def test_the_fabric_of_a_phase_is_shown_alone() -> None:
+    shown = fabric()
+
+    assert (shown["phase"], shown["profile"], shown["origin"]) == (
+        "pretrain", "gb10-switch", "operator",
+    )  # fmt: skip
+    assert shown["environment"]["NCCL_SOCKET_IFNAME"] == "=enP7s7"
+    assert shown["pod"]["dnsPolicy"] == "ClusterFirstWithHostNet"
+    assert shown["digest"].startswith("sha256:")
+    assert "problems" not in shown
+
+
+def test_a_sites_profile_is_tried_out_before_it_is_put_into_the_cluster(tmp_path: Path) -> None:
+    def site(text: str) -> list[str]:
+        head = "about: ours\ninputs: {bootstrapInterface: null, hcas: [mlx5_9]}\n---\n"
+        data = {"gb10-switch.env.j2": head + text, "README.md": "how we cable"}
+        made = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "s"}, "data": data}
+        return write(tmp_path, "site", made)
+
+    shown = fabric(*site('NCCL_IB_HCA={{ hcas | join("+") }}\n'))
+    assert (shown["origin"], shown["environment"]) == (
+        "site",
+        {"NCCL_IB_HCA": "rocep1s0f0+roceP2p1s0f0"},
+    )
+
+    (problem,) = fabric(*site("NCCL_IB_GID_INDEX=3\n"))["problems"]
+    assert "NCCL_IB_GID_INDEX must not be set" in problem
+
+
+def test_what_does_not_go_with_the_fabric_is_among_the_problems(tmp_path: Path) -> None:
+    raw = yaml.safe_load((API / "accelerator-class.yaml").read_text())
+    raw["spec"]["podTemplate"] = {"env": [{"name": "NCCL_SOCKET_IFNAME", "value": "eth5"}]}
+
+    shown = fabric(*write(tmp_path, "class", raw))
+
+    (problem,) = shown["problems"]
+    assert problem.startswith(
+        'env "NCCL_SOCKET_IFNAME" is "eth5", but fabric profile "gb10-switch"'
+    )

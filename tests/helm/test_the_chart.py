@@ -109,3 +109,17 @@ def test_the_progress_url_is_the_service_and_port_of_the_release() -> None:
 
     name = service["metadata"]["name"]
     assert environment["CURRICULUM_PROGRESS_URL"] == f"http://{name}.here.svc:8090"
+
+
+def test_a_sites_fabric_profiles_are_named_and_only_read() -> None:
+    named = render("--set=fabricProfiles=our-fabrics")
+    (role,) = of_kind(named, "Role")
+    (deployment,) = of_kind(named, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+
+    (rule,) = [rule for rule in role["rules"] if "configmaps" in rule["resources"]]
+    assert (rule["resourceNames"], rule["verbs"]) == (["our-fabrics"], ["list", "watch"])
+    assert role["metadata"]["namespace"] == "here"
+    assert {"name": "CURRICULUM_FABRIC_PROFILES", "value": "our-fabrics"} in container["env"]
+    plain = [rule for role in of_kind(render(), "Role") for rule in role["rules"]]
+    assert not [rule for rule in plain if "configmaps" in rule["resources"]]

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from curriculum_api.run import PhaseResult, PhaseRun
-from curriculum_trainer import probe, processes, selftest, synthetic
+from curriculum_api.wire import Outcome
+from curriculum_trainer import collective, failures, probe, processes, selftest, synthetic
 from curriculum_trainer.precision import Device
 from curriculum_trainer.probe import Row, Verdict
 from curriculum_trainer.selftest import Machine
@@ -110,6 +111,16 @@ def test_an_nccl_that_can_deadlock_fails(
     version: tuple[int, ...] | None, architecture: str, verdict: str
 ) -> None:
     assert probe.nccl(version, architecture).verdict == verdict
+
+
+def test_an_nccl_that_can_deadlock_is_not_trained_with() -> None:
+    with pytest.raises(
+        failures.PhaseFailure, match=r"NCCL 2\.29\.2 can deadlock on aarch64"
+    ) as end:
+        collective.check_nccl((2, 29, 2), "aarch64")
+    assert end.value.outcome is Outcome.USER_ERROR
+    collective.check_nccl((2, 29, 3), "aarch64")
+    collective.check_nccl((2, 28, 9), "x86_64")
 
 
 @pytest.mark.parametrize(

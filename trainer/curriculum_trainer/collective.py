@@ -1,6 +1,7 @@
 """The processes of one attempt: joining them, and agreeing on a few numbers."""
 
 import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +10,8 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 
+from curriculum_api import nccl
+from curriculum_trainer import failures
 from curriculum_trainer.precision import Device
 
 T = TypeVar("T")
@@ -58,9 +61,20 @@ def join(device: Device, place: Place) -> None:
     """Meet the other processes at MASTER_ADDR:MASTER_PORT."""
     if device.kind == "cuda":
         torch.cuda.set_device(device.index)
+        if place.world_size > 1:
+            check_nccl(torch.cuda.nccl.version(), platform.machine())
     dist.init_process_group(
         device.backend, rank=place.rank, world_size=place.world_size, timeout=TIMEOUT
     )
+
+
+def check_nccl(version: tuple[int, ...], architecture: str) -> None:
+    """Refuse what would hang a phase after hours, without a word."""
+    if nccl.deadlocks(version, architecture):
+        spelt = ".".join(map(str, version))
+        raise failures.user_error(
+            f"NCCL {spelt} can deadlock on {architecture}: use an image with {nccl.SOUND} or newer"
+        )
 
 
 def total(values: Sequence[float], *, device: Device) -> list[float]:

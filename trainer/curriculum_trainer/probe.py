@@ -18,12 +18,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from curriculum_api import nccl as versions
 from curriculum_trainer import collective
 from curriculum_trainer.placement import Placement
 from curriculum_trainer.precision import Device
-
-SOUND_NCCL = (2, 29, 3)
-"""Before it, NCCL can deadlock on arm64 without a word (NVIDIA/nccl#2353)."""
 
 LOW_SHARE = 0.4
 """Of its peak; a device below it is stuck at a low clock, or shared. A sound GB10 reaches 0.73."""
@@ -65,9 +63,9 @@ def nccl(version: tuple[int, ...] | None, architecture: str = platform.machine()
     """Whether this NCCL is one to train with."""
     if version is None:
         return Row("NCCL", Verdict.SKIP, "this torch was built without it")
-    spelt, sound = ".".join(map(str, version)), ".".join(map(str, SOUND_NCCL))
-    if architecture in ("aarch64", "arm64") and version < SOUND_NCCL:
-        reason = f"{spelt} can deadlock on {architecture}: use {sound} or newer"
+    spelt = ".".join(map(str, version))
+    if versions.deadlocks(version, architecture):
+        reason = f"{spelt} can deadlock on {architecture}: use {versions.SOUND} or newer"
         return Row("NCCL", Verdict.FAIL, reason)
     return Row("NCCL", Verdict.PASS, f"{spelt} on {architecture}")
 

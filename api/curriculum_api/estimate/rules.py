@@ -15,6 +15,9 @@ BLOCK_SCALED = (Precision.MXFP8, Precision.NVFP4)
 ARM = frozenset({"NVIDIA-GB10", "NVIDIA-GB200", "NVIDIA-GB300", "NVIDIA-GH200-480GB"})
 """Products that stand beside a Grace CPU."""
 
+SHARED_PART = 4
+"""More than a fourth of unified memory for /dev/shm starves the model, and then the whole host."""
+
 _PLATFORM = re.compile(r"(?:^|[-_./:])(amd64|x86_64|arm64|aarch64)(?:$|[-_./:@])")
 _NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -25,6 +28,12 @@ def beyond_class(phase: Phase, name: str, kind: AcceleratorClassSpec) -> Iterabl
         yield (
             f'accelerator class "{name}" cannot train {phase.precision}; it can:'
             f" {', '.join(kind.trains)}"
+        )
+    if kind.unified_memory and kind.shared_memory_gib > kind.memory_gib // SHARED_PART:
+        yield (
+            f'accelerator class "{name}" gives /dev/shm {kind.shared_memory_gib} of the'
+            f" {kind.memory_gib} GiB that CPU and accelerator share: set sharedMemoryGiB to"
+            f" {kind.memory_gib // SHARED_PART} or less"
         )
     gpus = phase.gpus_per_node or kind.gpus_per_node
     if gpus > kind.gpus_per_node:

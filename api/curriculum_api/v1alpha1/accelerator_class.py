@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from curriculum_api.v1alpha1 import cel
+from curriculum_api.v1alpha1.fabric import Fabric
 from curriculum_api.v1alpha1.meta import AGE, ObjectMeta
 from curriculum_api.v1alpha1.pod import Labels, PodTemplate, Toleration
 from curriculum_api.wire import (
@@ -42,22 +43,6 @@ class MatchRule(Wire):
 
     labels: Labels = {}
     """Other labels that the node must carry: a cloud's, a site's, or nvidia.com/gpu.machine."""
-
-
-class Fabric(Wire):
-    """How processes on these nodes reach each other."""
-
-    profile: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    """Name of the environment template."""
-
-    values: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=32)] = {}
-    """Inputs of the template, for example interface and HCA names."""
-
-    host_network: bool = False
-    """Pods use the node's network, which RoCE without a network plugin needs."""
-
-    rdma_resource: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """Extended resource that gives a pod its RDMA devices; it brings the IPC_LOCK capability."""
 
 
 class MatmulRate(Wire):
@@ -259,7 +244,7 @@ class AcceleratorClass(Wire):
             Column("GiB", ".spec.memoryGiB", "integer", "Memory of one accelerator."),
             Column("Arch", ".spec.cpuArchitecture", description="CPU architecture of the nodes."),
             Column("Trains", ".spec.trains", description="Precisions that it may train in."),
-            Column("Fabric", ".spec.fabric.profile", description="Environment template."),
+            Column("Fabric", ".spec.fabric.profile", description="Profile of its environment."),
             AGE,
             Column("Image", ".spec.image", description="Trainer image.", priority=1),
         ),

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from curriculum_api.v1alpha1 import cel
+from curriculum_api.v1alpha1.fabric import Fabric
 from curriculum_api.v1alpha1.meta import AGE, ObjectMeta
 from curriculum_api.v1alpha1.pod import Labels, Toleration
 from curriculum_api.wire import API_VERSION, Column, Decimal, Name, Resource, Rule, Tally, Wire
@@ -24,6 +25,9 @@ class RentedPoolSpec(Wire):
 
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
     """Taints of the pool's nodes that pods tolerate."""
+
+    fabric: Fabric | None = None
+    """How processes reach each other here, in place of the class's: clouds differ in it."""
 
     price_per_gpu_hour: Annotated[Decimal, Field(alias="pricePerGPUHour")]
     """Price of one accelerator for one hour in US dollars, a decimal as text."""

@@ -1,13 +1,15 @@
 """The PyTorchJob of an attempt (kubeflow.org/v1): one of the backends."""
 
-import hashlib
-import json
+from collections.abc import Mapping
 
 from curriculum_api import run as contract
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
-from curriculum_operator import fabric, names, observe, project
-from curriculum_operator.build import grace, meta, pod, run
+from curriculum_operator import names, observe, project
+from curriculum_operator.build import grace, meta, network, pod, run
+from curriculum_operator.fabric import rendered
+
+TRAIN = ("python3", "-m", "curriculum_trainer")
 
 
 def pytorchjob(
@@ -19,6 +21,7 @@ def pytorchjob(
     attempt: int,
     nodes: tuple[str, ...],
     progress_url: str,
+    site: Mapping[str, str],
 ) -> meta.Object:
     """One Master and the Workers; a phase of one node has no Worker section at all.
 
@@ -26,10 +29,10 @@ def pytorchjob(
     """
     name = names.attempt_name(curriculum.name, phase.name, attempt)
     gpus = phase.gpus_per_node or kind.gpus_per_node
-    environment = fabric.render(kind)
+    fabric = rendered.render(kind, pool.spec if pool else None, phase, site=site)
     template = _pod_template(
         curriculum, phase, kind, pool,
-        attempt=attempt, nodes=nodes, environment=environment, progress_url=progress_url,
+        attempt=attempt, nodes=nodes, fabric=fabric, progress_url=progress_url,
     )  # fmt: skip
     # A pod that ends is never run again in place: the gang could not take it back.
     replica = {"restartPolicy": "Never", "template": template}
@@ -42,7 +45,8 @@ def pytorchjob(
     metadata["annotations"] = {
         **({names.NODES_ANNOTATION: ",".join(nodes)} if nodes else {}),
         names.GPUS_ANNOTATION: f"{kind.gpu_resource}={gpus}",
-        names.FABRIC_DIGEST_ANNOTATION: _digest(environment),
+        names.FABRIC_ANNOTATION: fabric.profile,
+        names.FABRIC_DIGEST_ANNOTATION: fabric.digest(),
     }
     if curriculum.spec.queue_name:
         metadata["labels"][names.QUEUE_LABEL] = curriculum.spec.queue_name
@@ -67,7 +71,7 @@ def _pod_template(
     *,
     attempt: int,
     nodes: tuple[str, ...],
-    environment: dict[str, str],
+    fabric: rendered.Rendered,
     progress_url: str,
 ) -> meta.Object:
     name = names.attempt_name(curriculum.name, phase.name, attempt)
@@ -76,42 +80,42 @@ def _pod_template(
         curriculum=curriculum.name, uid=curriculum.uid, phase=phase.name,
         attempt=attempt, role=names.ROLE_TRAIN,
     )  # fmt: skip
-    limits = {kind.gpu_resource: str(phase.gpus_per_node or kind.gpus_per_node)}
-    rdma = kind.fabric.rdma_resource
-    if rdma:
-        limits[rdma] = "1"
     resources = {
         "requests": {
+            **fabric.requests,
             **kind.pod_template.resources.requests,
             **phase.pod_template.resources.requests,
         },
         "limits": {
             **kind.pod_template.resources.limits,
             **phase.pod_template.resources.limits,
-            **limits,
+            **fabric.limits,
+            kind.gpu_resource: str(phase.gpus_per_node or kind.gpus_per_node),
         },
     }
     reporting = {
         contract.SERVER_URL_ENV: run.progress_url(progress_url, curriculum, phase.name, attempt),
         contract.SERVER_TOKEN_ENV: f"{pod.TOKEN_DIR}/token",
     }
+    environment = pod.environment(
+        {"HOME": "/tmp"},
+        pod.template_env((kind.pod_template,)),
+        network.environment(fabric),
+        {v.name: v.value for v in phase.env},
+        pod.template_env((phase.pod_template,)),
+        reporting,
+    )
     container = {
         "name": project.TRAIN_CONTAINER,
         "image": kind.image,
-        "command": ["python3", "-m", "curriculum_trainer"],
+        "command": network.command(fabric, TRAIN, environment),
         "args": ["--run", contract.RUN_PATH],
-        "env": pod.environment(
-            {"HOME": "/tmp"},
-            pod.template_env((kind.pod_template,)),
-            environment,
-            {v.name: v.value for v in phase.env},
-            pod.template_env((phase.pod_template,)),
-            reporting,
-        ),
+        "env": environment,
         "resources": resources,
-        "securityContext": pod.container_security(lock_memory=rdma is not None),
+        "securityContext": pod.container_security(lock_memory=fabric.rdma),
         "volumeMounts": [
             *pod.mounts(templates),
+            *network.mounts(fabric),
             {"name": "shm", "mountPath": pod.OWN_MOUNTS["shm"]},
             {"name": "progress-token", "mountPath": pod.TOKEN_DIR, "readOnly": True},
         ],
@@ -127,23 +131,30 @@ def _pod_template(
             **pod.affinity(phase.accelerator_class, kind, nodes),
             **pod.apart({k: labels[k] for k in _GANG_LABELS}),
         },
-        "tolerations": pod.tolerations(kind.tolerations + (pool.spec.tolerations if pool else ())),
+        "tolerations": pod.tolerations(
+            (*kind.tolerations, *(pool.spec.tolerations if pool else ()), *fabric.tolerations)
+        ),
         "containers": [container],
         "volumes": [
             *pod.volumes(curriculum, templates, config_map=name),
+            *network.volumes(fabric),
             {
                 "name": "shm",
-                "emptyDir": {"medium": "Memory", "sizeLimit": f"{kind.shared_memory_gib}Gi"},
+                "emptyDir": {"medium": "Memory", "sizeLimit": f"{fabric.shared_memory_gib}Gi"},
             },
             _progress_token(),
         ],
     }
     if node_selector:
         spec["nodeSelector"] = node_selector
-    if kind.fabric.host_network:
+    if fabric.host_network:
         spec["hostNetwork"] = True
         spec["dnsPolicy"] = "ClusterFirstWithHostNet"
-    annotations = {**kind.pod_template.annotations, **phase.pod_template.annotations}
+    annotations = {
+        **kind.pod_template.annotations,
+        **phase.pod_template.annotations,
+        **fabric.annotations,
+    }
     added = {**kind.pod_template.labels, **phase.pod_template.labels}
     metadata: meta.Object = {"labels": {**added, **labels}}
     if annotations:
@@ -166,8 +177,3 @@ def _progress_token() -> meta.Object:
         "path": "token",
     }
     return {"name": "progress-token", "projected": {"sources": [{"serviceAccountToken": token}]}}
-
-
-def _digest(environment: dict[str, str]) -> str:
-    text = json.dumps(environment, sort_keys=True)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -37,7 +37,7 @@ def accelerator(name: str = "gb10-sm121", **spec: Any) -> observe.AcceleratorCla
     """The worked class, on a fabric profile that is there."""
     raw = document("accelerator-class")
     raw["metadata"]["name"] = name
-    raw["spec"] |= {"fabric": {"profile": "gb10-roce"}, **spec}
+    raw["spec"] |= {"fabric": {"profile": "gb10-switch"}, **spec}
     return observe.AcceleratorClass(name, AcceleratorClass.model_validate(raw).spec)
 
 
@@ -47,7 +47,7 @@ def b200(**spec: Any) -> observe.AcceleratorClass:
         "cpuArchitecture": "amd64",
         "gpusPerNode": 8,
         "trains": ["FP32", "BF16", "NVFP4"],
-        "fabric": {"profile": "b200-infiniband"},
+        "fabric": {"profile": "infiniband"},
     }
     return accelerator("b200-sm100", **(fields | spec))
 
@@ -116,6 +116,7 @@ def world(**fields: Any) -> World:
         "curricula": {},
         "classes": {"gb10-sm121": accelerator(), "b200-sm100": b200()},
         "pools": {"b200-cloud": pool()},
+        "profiles": {},
         "nodes": {n.name: n for n in (node("a"), node("b"), node("r", "b200-sm100", gpus=8))},
         "claims": {(c.namespace, c.name): c for c in claims},
         "jobs": {},

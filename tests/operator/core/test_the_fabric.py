@@ -1,118 +1,186 @@
-"""The fabric's environment: rendered from text that is not trusted, checked, bounded."""
+"""What a phase's pods get of their fabric: by profile, class, pool and inputs."""
 
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from curriculum_operator import fabric
+from curriculum_api import nccl
+from curriculum_api.v1alpha1.curriculum import Phase
+from curriculum_operator.fabric import rendered
 
-from .builders import accelerator
+from .builders import accelerator, b200, phase, pool
+
+SITE = """\
+about: a site's own
+inputs: {hcas: [mlx5_7], extra: {rack: r1}}
+---
+NCCL_IB_HCA={{ hcas | join(",") }}
+SITE_RACK={{ extra.rack }}
+"""
 
 
-def rendered(profile: str, **fields: Any) -> dict[str, str]:
-    return fabric.render(accelerator(fabric={"profile": profile, **fields}).spec)
+def render(
+    profile: str,
+    *,
+    nodes: int = 2,
+    site: Mapping[str, str] | None = None,
+    kind: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> rendered.Rendered:
+    of = accelerator(fabric={"profile": profile, **fields}, **(kind or {})).spec
+    return rendered.render(of, None, Phase.model_validate(phase(nodes=nodes)), site=site or {})
 
 
-def test_a_spark_without_rdma_says_sockets() -> None:
-    assert rendered("gb10-roce") == {
-        "NCCL_SOCKET_IFNAME": "=enP7s7",
-        "GLOO_SOCKET_IFNAME": "enP7s7",
+def test_a_spark_without_rdma_says_sockets_over_the_pods_own_device() -> None:
+    fabric = render("gb10-switch")
+    assert fabric.environment == {
+        "NCCL_SOCKET_IFNAME": "=eth0",
+        "GLOO_SOCKET_IFNAME": "eth0",
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
         "NCCL_IB_DISABLE": "1",
     }
+    assert (False, {}, None) == (fabric.host_network, fabric.limits, fabric.mtu)
 
 
-def test_a_spark_with_rdma_names_both_twins_of_a_port() -> None:
-    values = {"bootstrapInterface": "eth1", "trafficClass": "106"}
-    assert rendered("gb10-roce", rdmaResource="rdma/hca", values=values) == {
-        "NCCL_SOCKET_IFNAME": "=eth1",
-        "GLOO_SOCKET_IFNAME": "eth1",
-        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
-        "NCCL_IB_DISABLE": "0",
-        "NCCL_IB_HCA": "rocep1s0f1,roceP2p1s0f1",
-        "NCCL_IB_SUBNET_AWARE_ROUTING": "1",
-        "NCCL_IB_TC": "106",
-    }
+def test_what_a_class_names_goes_before_the_profiles_default() -> None:
+    values = {"bootstrapInterface": "eth1", "hcas": ["rocep1s0f0", "roceP2p1s0f0"], "mtu": 1500}
+    fabric = render("gb10-pair", rdmaResource="rdma/hca", values=values)
+    assert fabric.environment["NCCL_SOCKET_IFNAME"] == "=eth1"
+    assert fabric.environment["NCCL_IB_HCA"] == "rocep1s0f0,roceP2p1s0f0"
+    assert fabric.mtu == 1500
 
 
-@pytest.mark.parametrize(("rdma", "disabled"), [("rdma/ib", "0"), (None, "1")])
-def test_a_b200_uses_infiniband_where_it_is_in_the_pod(rdma: str | None, disabled: str) -> None:
-    environment = rendered("b200-infiniband", rdmaResource=rdma)
-    assert disabled == environment["NCCL_IB_DISABLE"]
-    assert ("NCCL_IB_HCA" in environment) is (rdma is not None)
+def test_a_pools_fabric_stands_in_place_of_its_class() -> None:
+    eks = pool(fabric={"profile": "b200-eks"}).spec
+    long = Phase.model_validate(phase(acceleratorClass="b200-sm100", pool="b200-cloud"))
+    here = rendered.render(b200().spec, eks, long, site={})
+    there = rendered.render(b200().spec, pool().spec, long, site={})
+    assert ("b200-eks", "infiniband") == (here.profile, there.profile)
+    assert here.limits["vpc.amazonaws.com/efa"] == "8"
+
+
+def test_a_ring_of_more_than_three_is_told_to_go_around() -> None:
+    three, four = (render("gb10-ring", nodes=n, rdmaResource="r/d").environment for n in (3, 4))
+    assert four == {**three, "NCCL_ALGO": "Ring"}
+
+
+@pytest.mark.parametrize(("profile", "nodes"), [("gb10-pair", 3), ("gb10-ring", 2)])
+def test_a_fabric_that_cannot_join_so_many_nodes_says_so(profile: str, nodes: int) -> None:
+    with pytest.raises(ValueError, match=f'profile "{profile}": joins .* nodes, not {nodes}'):
+        render(profile, nodes=nodes)
+    render(profile, nodes=1)
+
+
+@pytest.mark.parametrize("profile", ["gb10-pair", "gb10-switch", "gb10-ring", "roce"])
+def test_roce_needs_the_nodes_network_or_multus(profile: str) -> None:
+    promised: dict[str, Any] = {"nodes": 2 + (profile == "gb10-ring"), "rdmaResource": "rdma/hca"}
+    assert render(profile, **promised).host_network
+    with pytest.raises(ValueError, match="RoCE finds no addresses in a pod's own network"):
+        render(profile, **promised, hostNetwork=False)
+    networks = {"networks": ["ns/a@net1", "b"]}
+    attached = render(profile, **promised, values=networks)
+    assert attached.annotations == {"k8s.v1.cni.cncf.io/networks": "ns/a@net1,b"}
+    assert (False, ()) == (attached.host_network, attached.interfaces)
+    with pytest.raises(ValueError, match="exclude each other"):
+        render(profile, **promised, values=networks, hostNetwork=True)
+
+
+def test_shared_memory_grows_with_the_profile_but_never_on_unified_memory() -> None:
+    assert render("b200-gke", kind={"unifiedMemory": False}).shared_memory_gib == 250
+    assert render("b200-gke", kind={"unifiedMemory": True}).shared_memory_gib == 8
+
+
+def test_the_nccl_that_deadlocks_is_ruled_out_where_it_does() -> None:
+    assert render("infiniband", kind={"cpuArchitecture": "arm64"}).nccl == "2.29.3"
+    assert render("infiniband", kind={"cpuArchitecture": "amd64"}).nccl == ""
+
+
+def test_the_trainer_image_brings_an_nccl_that_is_sound() -> None:
+    lock = tomllib.loads((Path(__file__).parents[3] / "uv.lock").read_text())
+    (version,) = [p["version"] for p in lock["package"] if p["name"].startswith("nvidia-nccl-cu")]
+    assert not nccl.deadlocks(tuple(map(int, version.split("."))), "arm64")
+    assert nccl.deadlocks((2, 29, 2), "arm64")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        pytest.param({"profile": "x"}, "does not exist; known: b200-coreweave, b2", id="profile"),
+        pytest.param({"values": {"trafficClass": 3}}, 'has no input "trafficClass"', id="input"),
+        pytest.param({"values": {"extra": {"x": "1"}}}, 'has no input "extra"', id="extra input"),
+        pytest.param({"rdmaCount": 2}, "rdmaCount counts nothing", id="count"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said_in_one_line(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        render(**{"profile": "gb10-pair", **fields})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"bootstrapInterface": "eth0\nLD_PRELOAD=/x"},
+        {"bootstrapInterface": "longer-than-linux-has"},
+        {"hcas": "mlx5"},
+        {"hcas": []},
+        {"hcas": ["^mlx5"]},
+        {"mtu": 100},
+        {"trafficClass": 256},
+        {"addressRange": "everything"},
+        {"gidIndex": 3},
+        {"extra": {"k": ""}},
+        {"extra": {"k": "a b"}},
+    ],
+    ids=str,
+)
+def test_an_input_of_another_type_is_refused_by_the_class(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        accelerator(fabric={"profile": "roce", "values": values})
+
+
+def test_a_sites_profile_adds_and_goes_before_the_operators() -> None:
+    added = render("lab", site={"lab": SITE}, values={"extra": {"rack": "r9"}})
+    assert added.environment == {"NCCL_IB_HCA": "mlx5_7", "SITE_RACK": "r9"}
+    replaced = render("gb10-pair", site={"gb10-pair": SITE})
+    assert (True, "r1") == (replaced.site, replaced.environment["SITE_RACK"])
+    assert "lab" not in render("gb10-pair").document().values()
+
+
+def test_the_digest_changes_with_whatever_the_pods_get_and_with_nothing_else() -> None:
+    def digest(text: str) -> str:
+        return render("lab", site={"lab": text}).digest()
+
+    before = digest(SITE)
+    assert before == digest(SITE.replace("about: a site's own", "about: reworded"))
+    assert before != digest(SITE.replace("mlx5_7", "mlx5_8"))
+    assert before != digest(SITE.replace("---", "rdma: {resource: a/b}\n---"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param("NCCL_IB_GID_INDEX=3", "NCCL_IB_GID_INDEX must not be set", id="GID index"),
-        pytest.param("MASTER_ADDR=x", "MASTER_ADDR is reserved", id="rendezvous"),
-        pytest.param("PET_NNODES=2", "PET_NNODES is reserved", id="torchrun"),
-        pytest.param("LD_PRELOAD=/x.so", "LD_PRELOAD is reserved", id="the loader"),
-        pytest.param("NCCL_IB_TC=", 'NCCL_IB_TC has the value ""', id="empty"),
-        pytest.param("NCCL_X=a b", 'NCCL_X has the value "a b"', id="a space"),
-        pytest.param("nccl_x=1", "is not NAME=value", id="lower case"),
-        pytest.param("just text", "is not NAME=value", id="no assignment"),
-        pytest.param("A=1\nA=2", "A is set twice", id="twice"),
-        pytest.param("A={{ values.absent }}", "has no attribute 'absent'", id="an absent input"),
-        pytest.param("A={{ absent }}", "'absent' is undefined", id="an unknown name"),
-        pytest.param("{% if %}", "Expected an expression", id="no template"),
-        pytest.param("A={{ 1 // 0 }}", "division", id="an arithmetic fault"),
-        pytest.param("A={{ 'x' + 1 }}", "concatenate", id="a type fault"),
+        pytest.param("NCCL_IB_HCA=x", 'has no line "---"', id="no head"),
+        pytest.param("about: [\n---\n", "its head is not YAML", id="no YAML"),
+        pytest.param("about: x\npod: {privileged: true}\n---\n", "privileged: no", id="a field"),
         pytest.param(
-            "\n".join(f"A{n}=1" for n in range(65)), "more than 64 variables", id="too many"
+            "about: x\npod: {folders: [{name: a, path: /../etc, mountPath: /x}]}\n---\n",
+            "pod.folders[0].path: ", id="a way up",
         ),
-        pytest.param("# " + "x" * 8192, "more than 8192 bytes", id="too long"),
-        pytest.param(
-            "{% for a in range(9999) %}{% for b in range(9999) %}xx{% endfor %}{% endfor %}",
-            "more than 8192 bytes", id="loops in loops",
-        ),
-        pytest.param("A={{ 'x' * 999999999 }}", '"*" is not allowed', id="multiplication"),
-        pytest.param("A={{ 9 ** 9 ** 9 }}", '"**" is not allowed', id="a power"),
-        pytest.param("{% for a in range(10 ** 9) %}x{% endfor %}", "not allowed", id="range"),
+        pytest.param("about: x\npod: {limits: {a/b: x}}\n---\n", "pod.limits.a/b: ", id="amount"),
+        pytest.param("about: x\ninputs: {gid: 3}\n---\n", 'input "gid" is unknown', id="an input"),
+        pytest.param("about: x\ninputs: {gid: null}\n---\n", 'input "gid" is unk', id="no input"),
+        pytest.param("about: x\ninputs: {mtu: big}\n---\n", "inputs: mtu: ", id="a default's type"),
+        pytest.param("about: &a x\nrefuses: {A: *a}\n---\n", "references", id="a reference"),
+        pytest.param("about: x\n---\n" + "#" * 16384, "longer than 16384 bytes", id="length"),
     ],
 )  # fmt: skip
-def test_a_template_that_says_what_it_may_not_is_refused(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match='fabric profile "site": ') as caught:
-        fabric.render_text(text, {"values": {}}, profile="site")
+def test_a_profile_that_cannot_be_read_says_why(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match='fabric profile "lab": ') as caught:
+        render("lab", site={"lab": text})
     assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param("{{ ''.__class__.__mro__ }}", id="attributes"),
-        pytest.param("{{ '{0.__class__.__init__.__globals__}'.format(values) }}", id="str.format"),
-        pytest.param("{{ '{a.__class__}'.format_map({'a': 1}) }}", id="format_map"),
-        pytest.param("{{ ''|attr('__class__') }}", id="the attr filter"),
-        pytest.param("{{ ('{0.__class__}'|attr('format'))(1) }}", id="format by attr"),
-        pytest.param("{{ [values]|map('attr', '__class__')|first }}", id="attr by map"),
-        pytest.param("{% set f = '{0.__class__}'.format %}{{ f(1) }}", id="indirect format"),
-        pytest.param(
-            "{{ ['{0.__class__}']|map('format')|list }}{{ cycler.__init__.__globals__ }}",
-            id="globals of a helper",
-        ),
-        pytest.param("{% set _ = values.update({'a': '1'}) %}", id="a change of the inputs"),
-        pytest.param("{% include 'other' %}", id="another template"),
-    ],
-)
-def test_a_template_does_not_leave_its_sandbox(text: str) -> None:
-    with pytest.raises(ValueError, match='fabric profile "site": ') as caught:
-        fabric.render_text(f"A={text}", {"values": {"k": "v"}}, profile="site")
-    assert "class '" not in str(caught.value).lower()
-    assert "builtins" not in str(caught.value)
-
-
-def test_an_unknown_profile_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ValueError, match="known: b200-infiniband, gb10-roce"):
-        rendered("spark")
-
-
-def test_an_input_that_the_template_does_not_read_is_refused() -> None:
-    with pytest.raises(ValueError, match='no input "interface"; known: bootstrapInterface'):
-        rendered("gb10-roce", values={"interface": "eth0"})
-
-
-def test_an_input_cannot_smuggle_in_a_line() -> None:
-    with pytest.raises(ValueError, match="LD_PRELOAD is reserved"):
-        rendered("gb10-roce", values={"bootstrapInterface": "eth0\nLD_PRELOAD=/x"})
+    assert "\n" not in str(caught.value)

@@ -85,7 +85,7 @@ def test_pods_are_restricted_and_hold_a_token_for_reports_alone() -> None:
 
 def test_rdma_brings_its_resource_and_the_right_to_lock_memory() -> None:
     kind = accelerator(
-        fabric={"profile": "gb10-roce", "rdmaResource": "rdma/x", "hostNetwork": True}
+        fabric={"profile": "gb10-switch", "rdmaResource": "rdma/x", "hostNetwork": True}
     )
     job = scene(classes={"gb10-sm121": kind}).step().creates[1]
     spec = pod_spec(job)
@@ -111,7 +111,7 @@ def test_a_queue_gets_the_job_with_its_name_and_no_nodes() -> None:
 
 def test_later_layers_of_the_environment_win_and_the_reports_address_always_does() -> None:
     given = phase(
-        env=[{"name": "NCCL_IB_DISABLE", "value": "0"}],
+        env=[{"name": "NCCL_DEBUG", "value": "INFO"}],
         podTemplate={"env": [{"name": "HOME", "value": "/x"}]},
     )
     built = scene(curriculum(phases=(given,))).step()
@@ -119,7 +119,7 @@ def test_later_layers_of_the_environment_win_and_the_reports_address_always_does
     del given["podTemplate"]
     container = pod_spec(scene(curriculum(phases=(given,))).step().creates[1])["containers"][0]
     environment = {v["name"]: v["value"] for v in container["env"]}
-    assert ("0", "/tmp") == (environment["NCCL_IB_DISABLE"], environment["HOME"])
+    assert ("INFO", "/tmp") == (environment["NCCL_DEBUG"], environment["HOME"])
     assert environment["KUBEFLOW_TRAINER_SERVER_URL"].endswith(
         "/namespaces/research/trainingcurricula/slm/phases/math/attempts/1/status"
     )

@@ -41,7 +41,7 @@ def classes() -> list[Raw]:
             unifiedMemory=True,
             trains=["FP32", "BF16", "FP8"],
             image="curriculum-trainer:0.1.0",
-            fabric={"profile": "gb10-roce", "hostNetwork": True},
+            fabric={"profile": "gb10-switch", "hostNetwork": True},
         ),
         _cluster_scoped(
             kinds.CLASSES,
@@ -52,7 +52,7 @@ def classes() -> list[Raw]:
             memoryGiB=180,
             trains=["FP32", "BF16", "FP8", "MXFP8", "NVFP4"],
             image="curriculum-trainer:0.1.0",
-            fabric={"profile": "b200-infiniband"},
+            fabric={"profile": "infiniband"},
         ),
     ]
 
