@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 from tests.cluster import gobuild
@@ -130,7 +130,7 @@ class Row:
 
 
 class Counts:
-    """Patches of nodes that the API server answered, by status; kubelets patch only their status."""
+    """Patches of nodes that the API server answered, by status; kubelets patch the status only."""
 
     _LINE = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 

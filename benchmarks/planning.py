@@ -69,6 +69,7 @@ def waiting() -> tuple[Sequence[observe.Curriculum], observe.World]:
         pools=given.pools,
         nodes={},
         claims=claims,
+        profiles={},
         jobs={},
         verifications={},
         pods={},
