@@ -21,6 +21,9 @@ from curriculum_trainer.source import TOKENIZER_FILE
 from curriculum_trainer.tiling import Head
 from curriculum_trainer.weights import Take
 
+_CONVOLUTION = "conv"
+"""A kind of block, of LFM2: a short causal convolution."""
+
 
 class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
     """A decoder that answers with the log-probability of every target, FP32; 0 where ignored."""
@@ -33,6 +36,7 @@ class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
         decoder.set_output_embeddings(Head(decoder.get_output_embeddings(), tokens=tile_tokens))
         self._bf16 = precision is not Precision.FP32
         self._device_type = device_type
+        self._convolves = _CONVOLUTION in _kinds(decoder.config)
 
     def forward(
         self,
@@ -46,6 +50,11 @@ class TokenScores(torch.nn.Module):  # type: ignore[misc]  # torch is untyped he
 
         With `hits`, instead: 1 where the target is the likeliest token, else 0.
         """
+        if self._convolves and any(len(documents) > 1 for documents in lengths):
+            raise failures.data_error(
+                "a row holds several documents, and this model's convolutions would see from one "
+                "into the next: give documents as long as the context, or choose full attention"
+            )
         # inside the module, because DeepSpeed switches off an autocast that encloses its engine
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self._bf16):
             hidden = self.decoder.get_decoder()(
@@ -134,6 +143,11 @@ def _config(run: PhaseRun) -> Any:
         raise failures.user_error(f"model.config is refused: {error}") from error
 
 
+def _kinds(made: Any) -> set[str]:
+    """The kinds of the model's blocks, where it has several."""
+    return set(getattr(made, "layer_types", None) or ())
+
+
 def _check(run: PhaseRun, made: Any) -> None:
     vocab = tokenizer_vocab(run)
     if made.vocab_size < vocab:
@@ -146,11 +160,17 @@ def _check(run: PhaseRun, made: Any) -> None:
             f'phase "{run.phase}": {made.num_attention_heads} attention heads are not divisible '
             f"by sequenceParallel {run.sequence_parallel}: change one of them"
         )
-    windowed = "sliding_attention" in (getattr(made, "layer_types", None) or ())
-    if windowed or getattr(made, "attn_logit_softcapping", None):
+    kinds = _kinds(made)
+    if _CONVOLUTION in kinds and run.sequence_parallel > 1:
         raise failures.user_error(
-            f'model type "{made.model_type}" with a sliding window or soft-capped logits is not '
-            "trained here: choose full attention"
+            f'phase "{run.phase}": model type "{made.model_type}" has convolutions, which do not '
+            f"go with sequenceParallel {run.sequence_parallel}: set it to 1, or choose full "
+            "attention"
+        )
+    if kinds - {"full_attention", _CONVOLUTION} or getattr(made, "attn_logit_softcapping", None):
+        raise failures.user_error(
+            f'model type "{made.model_type}" with a sliding window, linear attention or a soft '
+            "cap on its logits is not trained here: choose full attention"
         )
 
 

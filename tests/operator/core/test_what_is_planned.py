@@ -161,7 +161,7 @@ def test_a_phase_that_was_tried_is_judged_by_its_attempts() -> None:
     small = at(phase(optimizer=EIGHT_BIT), model=BIG).started().formed()
     failing = small.pod_ends("worker-0", code=1).pod_ends("master-0", code=75).job_fails()
     again = failing.stepped().having(jobs={}, pods={}).after(60)
-    tiny = {"gb10-sm121": timed(spec=accelerator(memoryGiB=16).spec)}
+    tiny = {"gb10-sm121": timed(spec=accelerator(memoryGiB=40).spec)}
     assert again.having(classes=tiny).step().rule == "start"
 
 
