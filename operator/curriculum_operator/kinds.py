@@ -21,6 +21,8 @@ class Kind:
     plural: str
     kind: str
     namespaced: bool = True
+    bulk: tuple[str, ...] = ()
+    """Parts of its status that nobody here reads and that are most of it."""
 
     @property
     def api_version(self) -> str:
@@ -39,7 +41,7 @@ POOLS: Final = Kind(GROUP, VERSION, "rentedpools", "RentedPool", namespaced=Fals
 PYTORCHJOBS: Final = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 JOBS: Final = Kind("batch", "v1", "jobs", "Job")
 PODS: Final = Kind("", "v1", "pods", "Pod")
-NODES: Final = Kind("", "v1", "nodes", "Node", namespaced=False)
+NODES: Final = Kind("", "v1", "nodes", "Node", namespaced=False, bulk=("images",))
 CONFIGMAPS: Final = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIMS: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENTS: Final = Kind("", "v1", "events", "Event")

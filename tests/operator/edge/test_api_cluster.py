@@ -84,6 +84,27 @@ async def test_a_list_is_whole_over_its_pages(
     assert sorted(raw["metadata"]["name"] for raw in found) == [f"page-{n}" for n in range(5)]
 
 
+async def test_a_list_leaves_out_what_nobody_reads(api: ApiCluster) -> None:
+    node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "full"},
+        "status": {
+            "images": [{"names": ["x:1"], "sizeBytes": 1}],
+            "capacity": {"memory": "1Gi"},
+        },
+    }
+    await api.create(NODES, node)
+    try:
+        (listed,) = (await api.list(NODES))[0]
+        whole = await api.get(NODES, "full")
+        assert "managedFields" in whole["metadata"]
+        assert "managedFields" not in listed["metadata"]
+        assert listed["status"] == {k: v for k, v in whole["status"].items() if k != "images"}
+    finally:
+        await api.delete(NODES, "full")
+
+
 async def test_a_watch_tells_what_happened_since_the_list(api: ApiCluster) -> None:
     _, version = await api.list(CONFIGMAPS)
     made = await api.create(CONFIGMAPS, config_map("watched"))
