@@ -5,10 +5,10 @@ says so and takes the share of the published figure that other classes reach.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec, Rate
-from curriculum_api.wire import Precision
+from curriculum_api.wire import OptimizerName, Precision
 
 GIB = 2**30
 GB = 1e9
@@ -36,6 +36,8 @@ class Speed:
 
     peak: float
     measured: float
+    latency: float = 0.0
+    """Seconds of the smallest transfer, where measured."""
 
     def __post_init__(self) -> None:
         if not 0 < self.measured <= self.peak:
@@ -98,6 +100,21 @@ class Hardware:
     """Mean time between failures of one node."""
 
     ownership: Ownership | None
+
+    half_width: Mapping[Precision, float] = field(default_factory=dict)
+    """Inner width at which products reach half their rate, where that was measured."""
+
+    attentions: Mapping[Precision, float] = field(default_factory=dict)
+    """FLOP/s of fused attention in a format, where measured; `attention` where not."""
+
+    block: float = 0.0
+    """Seconds of a block beside arithmetic and memory: the start of each of its operations."""
+
+    updates: Mapping[OptimizerName, float] = field(default_factory=dict)
+    """Parameters a second that an optimizer updates, where measured."""
+
+    process: float | None = None
+    """Bytes of a training process before its model, where measured."""
 
     @property
     def ring(self) -> Speed:
@@ -194,11 +211,27 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
         )
         if owned
         else None,
+        half_width={
+            rate.precision: float(rate.half_width)
+            for rate in numbers.matmul
+            if rate.half_width is not None
+        },
+        attentions={
+            rate.precision: float(rate.attention_tflops) * TERA
+            for rate in numbers.matmul
+            if rate.attention_tflops is not None
+        },
+        block=float(numbers.block_microseconds or 0) / 1e6,
+        updates={
+            update.optimizer: float(update.giga_parameters) * 1e9 for update in numbers.updates
+        },
+        process=None if numbers.process_gib is None else float(numbers.process_gib) * GIB,
     )
 
 
 def _rate(rate: Rate) -> Speed:
-    return _speed(rate.peak_gbps, rate.measured_gbps, GB, BANDWIDTH_SHARE)
+    found = _speed(rate.peak_gbps, rate.measured_gbps, GB, BANDWIDTH_SHARE)
+    return replace(found, latency=float(rate.latency_microseconds or 0) / 1e6)
 
 
 def _speed(peak: str, measured: str | None, unit: float, share: float) -> Speed:

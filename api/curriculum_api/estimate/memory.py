@@ -106,6 +106,7 @@ def of(shape: Shape, recipe: Recipe, layout: Layout, room: Room | Hardware) -> M
     logits = _logits(shape, recipe, layout)
     buffers = _buffers(shape, recipe, layout)
     passing = kept + block + logits + buffers
+    process = FRAMEWORK if room.process is None else room.process
     return Memory(
         weights=weights * dropped.weights,
         copies=count * recipe.copies,
@@ -116,7 +117,7 @@ def of(shape: Shape, recipe: Recipe, layout: Layout, room: Room | Hardware) -> M
         block=block,
         logits=logits,
         buffers=buffers,
-        framework=FRAMEWORK + FRAGMENTATION * passing,
+        framework=process + FRAGMENTATION * passing,
         host=offloaded + host_bytes(room, layout) if unified else 0.0,
     )
 
@@ -124,8 +125,11 @@ def of(shape: Shape, recipe: Recipe, layout: Layout, room: Room | Hardware) -> M
 def host_bytes(room: Room | Hardware, layout: Layout) -> float:
     """Bytes of a node's own memory beside what is offloaded, on unified memory an accelerator's.
 
-    /dev/shm is counted whole: it is memory as soon as it is written to, and it may be.
+    /dev/shm is counted whole: it is memory as soon as it is written to, and it may be. Nothing
+    where a process was measured: the class's memory is then what was left beside all this.
     """
+    if room.process is not None:
+        return 0.0
     return SYSTEM + PAGE_CACHE + room.shared_memory + PROCESS * layout.gpus_per_node
 
 

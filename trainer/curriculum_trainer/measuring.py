@@ -1,0 +1,100 @@
+"""One worker of the probe, `python -m curriculum_trainer.measuring FOLDER`: measures everything in
+step with the others, placed by its environment as a training process is. The leading one tells.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from curriculum_api.calibration import Figures
+from curriculum_trainer import collective, machine, measure, synthetic
+from curriculum_trainer.measure import Sizes
+from curriculum_trainer.precision import Device
+
+BRIEF = Sizes(
+    seconds=0.01,
+    tokens=32,
+    widths=(16, 32),
+    attention_tokens=32,
+    blocks=((64, 8), (64, 64)),
+    update_width=64,
+    side=64,
+    copy_bytes=1 << 16,
+    reduce_bytes=1 << 12,
+    file_bytes=1 << 16,
+)
+"""To see that it runs; its figures mean nothing."""
+
+
+def main() -> None:
+    """Join, measure, tell."""
+    folder, sizes = Path(sys.argv[1]), BRIEF if "--brief" in sys.argv[2:] else Sizes()
+    place = collective.place()
+    device = collective.device(place)
+    collective.join(device, place)
+    found = _figures(device, sizes, folder, leads=place.leads)
+    collective.leave()
+    if place.leads:
+        print(found.model_dump_json(by_alias=True))
+
+
+def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figures:
+    # what a phase imports belongs to its process, not to its model
+    from curriculum_trainer import train  # noqa: F401
+
+    ranks = dist.get_world_size()
+    run = synthetic.phase(folder, synthetic.Sizes(), devices=ranks)
+    process_bytes = _process_bytes(device)
+    memory_bytes = _memory_bytes(device, ranks)
+    products = tuple(measure.products(device, sizes))
+    attention = tuple(measure.attention(device, sizes))
+    trials = tuple(measure.trials(device, sizes)) if device.kind == "cpu" else ()
+    copied, fastest_copy = measure.copying(device, sizes)
+    updates = tuple(measure.updates(device, sizes, run))
+    link, latency = measure.ring(device, sizes)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        storage = measure.storage(Path(scratch), sizes) if leads else 1.0
+    cuda, capability = device.kind == "cuda", device.capability
+    return Figures(
+        device="cuda" if cuda else "cpu",
+        device_name=torch.cuda.get_device_name(device.index) if cuda else "CPU",
+        capability=".".join(map(str, capability)) if capability else None,
+        processes=ranks,
+        threads=torch.get_num_threads(),
+        products=products,
+        attention=attention,
+        trials=trials,
+        copied=copied,
+        fastest_copy=fastest_copy,
+        updates=updates,
+        link=link,
+        latency_seconds=latency,
+        storage=storage,
+        process_bytes=process_bytes,
+        memory_bytes=memory_bytes,
+    )
+
+
+def _process_bytes(device: Device) -> int:
+    """What a training process holds before its model."""
+    if device.kind == "cuda":
+        torch.ones(1, 1, device=device.name) @ torch.ones(1, 1, device=device.name)
+        free, total = torch.cuda.mem_get_info(device.index)
+        return int(total - free - torch.cuda.memory_reserved(device.index))
+    return machine.peak_resident_bytes() - machine.given_back_bytes()
+
+
+def _memory_bytes(device: Device, ranks: int) -> int:
+    """What one process can have: a GPU's own, or its share of what the machine has left."""
+    if device.kind == "cuda":
+        return int(torch.cuda.mem_get_info(device.index)[1])
+    return (machine.available_bytes() or 0) // ranks + _process_bytes(device)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    main()
