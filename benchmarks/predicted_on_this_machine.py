@@ -34,7 +34,7 @@ from curriculum_api.wire import Outcome
 from curriculum_cli import local, plan_files, training
 from curriculum_cli.documents import read
 from curriculum_cli.training import Step
-from curriculum_trainer import synthetic
+from curriculum_trainer import machine, synthetic
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORK: Final = ROOT / "build/bench"
@@ -137,6 +137,8 @@ class Measured:
 
     gib: float
     seconds: float
+    others: float
+    """Share of the processors that other programs took meanwhile."""
 
 
 def class_name(processes: int) -> str:
@@ -206,18 +208,18 @@ def measured(case: Case, folder: Path) -> dict[str, float]:
     here = local.Here(data=data, checkpoints=checkpoints, gpus=0, processes=case.processes)
     run = local.phase_run(curriculum, curriculum.spec.phases[0], None, here)
     steps: list[Step] = []
+    neighbours = machine.Neighbours()
     stop = training.Stop(print)
     ended = training.train(run, os.environ, stop=stop, on_step=steps.append, on_text=lambda _: None)
     if ended.outcome is not Outcome.SUCCEEDED:
         tail = "\n".join(training.log_tail(run))
         raise ValueError(f"{case.name}: {ended.outcome}: {ended.message}\n{tail}")
     shutil.rmtree(checkpoints, ignore_errors=True)
+    others = neighbours.share()
     taken = [run.global_batch_tokens / step.tokens_per_second for step in steps[WARM:]]
-    print(f"{case.name}: {statistics.median(taken):.3f} s a step,"
-          f" {min(taken):.3f} to {max(taken):.3f}", flush=True)  # fmt: skip
-    return {
-        "gib": ended.metrics["memory/max_reserved(GiB)"], "seconds": statistics.median(taken)
-    }  # fmt: skip
+    middle = statistics.median(taken)
+    print(f"{case.name}: {middle:.3f} s a step, {min(taken):.3f} to {max(taken):.3f}", flush=True)
+    return {"gib": ended.metrics["memory/max_reserved(GiB)"], "seconds": middle, "others": others}
 
 
 def written(case: Case, folder: Path) -> Path:
@@ -229,8 +231,10 @@ def written(case: Case, folder: Path) -> Path:
 
 def report(found: Iterable[tuple[Case, Numbers, Measured]]) -> int:
     """The table, the worst of both, and the exit code."""
-    table = Table("curriculum", *(f"{what} {how}" for what in ("MiB", "ms a step")
-                                  for how in ("predicted", "measured", "error")))  # fmt: skip
+    heads = [
+        f"{what} {how}" for what in ("MiB", "ms") for how in ("predicted", "measured", "error")
+    ]
+    table = Table("curriculum", *heads, "others")
     worst = {"memory": ("", 0.0), "time": ("", 0.0)}
     for case, numbers, real in found:
         memory = numbers.memory.total / GIB / real.gib - 1
@@ -239,7 +243,7 @@ def report(found: Iterable[tuple[Case, Numbers, Measured]]) -> int:
             case.name,
             f"{numbers.memory.total / 2**20:,.0f}", f"{real.gib * 1024:,.0f}", f"{memory:+.1%}",
             f"{numbers.throughput.seconds.total * 1e3:,.0f}", f"{real.seconds * 1e3:,.0f}",
-            f"{pace:+.1%}",
+            f"{pace:+.1%}", f"{real.others:.0%}",
         )  # fmt: skip
         for kind, error in (("memory", memory), ("time", pace)):
             if abs(error) > abs(worst[kind][1]):

@@ -29,6 +29,9 @@ from curriculum_trainer import machine as container
 WRITTEN_BYTES = 1 << 26
 """To find out how fast checkpoints are written."""
 
+QUIET_SHARE = 0.1
+"""Of the processors that other programs may take while this machine is measured."""
+
 _STYLES = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 
 
@@ -76,7 +79,8 @@ def show(rows: Sequence[Check], output: str) -> None:
 
 
 def calibrate(folder: Path, *, processes: int | None, name: str | None, brief: bool) -> str:
-    """Measure this machine and write its accelerator class as YAML.
+    """Measure this machine and write its accelerator class as YAML; a comment says where other
+    programs were in the way.
 
     Raises:
         ValueError: the probe failed.
@@ -84,6 +88,7 @@ def calibrate(folder: Path, *, processes: int | None, name: str | None, brief: b
     machine.check()
     folder.mkdir(parents=True, exist_ok=True)
     count = processes or max(1, machine.gpus())
+    neighbours = container.Neighbours()
     done = subprocess.run(
         [sys.executable, "-m", "curriculum_trainer.calibrate", "--processes", str(count),
          "--folder", str(folder), *(["--brief"] if brief else [])],
@@ -102,7 +107,19 @@ def calibrate(folder: Path, *, processes: int | None, name: str | None, brief: b
     )
     document = made.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
     head = {"apiVersion": made.api_version, "kind": made.kind}
-    return yaml.safe_dump(head | document, sort_keys=False, allow_unicode=True, width=100)
+    return disturbed(neighbours.share()) + yaml.safe_dump(
+        head | document, sort_keys=False, allow_unicode=True, width=100
+    )
+
+
+def disturbed(share: float) -> str:
+    """The comment on a class that was measured beside other programs."""
+    if share <= QUIET_SHARE:
+        return ""
+    return (
+        f"# other programs took {share:.0%} of the processors meanwhile: these rates are too low;"
+        " measure again once they have ended\n"
+    )
 
 
 def _name(figures: Figures) -> str:

@@ -173,6 +173,8 @@ def doctor(
             text = command.calibrate(checkpoints, processes=processes, name=name, brief=brief)
             if output:
                 Path(output).write_text(text)
+                if text.startswith("#"):
+                    typer.echo(text.splitlines()[0].removeprefix("# "), err=True)
             else:
                 sys.stdout.write(text)
             return

@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from curriculum_api.check import Check, Verdict
 from curriculum_cli import doctor, machine_checks
 from curriculum_cli.machine_checks import Facts, Gpu
 from curriculum_cli.main import app
+from curriculum_trainer import machine
 
 GIB = 1 << 30
 SPARK = Gpu("NVIDIA GB10", (12, 1), "580.142")
@@ -143,3 +145,32 @@ def test_a_file_comes_with_calibrate_alone(tmp_path: Path) -> None:
 
     assert ended.exit_code == 1
     assert "a file comes with --calibrate" in ended.stderr
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.04, ""), (0.38, "# other programs took 38% of")])
+def test_a_class_says_when_others_were_in_the_way(share: float, told: str) -> None:
+    said = doctor.disturbed(share)
+
+    assert said.startswith(told)
+    assert bool(said) == bool(told)
+    assert yaml.safe_load(said + "kind: AcceleratorClass") == {"kind": "AcceleratorClass"}
+
+
+def test_neighbours_are_what_this_process_did_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 seconds of two processors: all programs took 12 processor-seconds, this one 7."""
+    now = {"busy": 100.0, "own": 3.0, "clock": 0.0}
+    monkeypatch.setattr(machine, "busy_seconds", lambda: now["busy"])
+    monkeypatch.setattr(machine, "_own_seconds", lambda: now["own"])
+    monkeypatch.setattr("time.monotonic", lambda: now["clock"])
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    neighbours = machine.Neighbours()
+    now.update(busy=112.0, own=10.0, clock=10.0)
+
+    assert neighbours.share() == pytest.approx(0.25)
+
+
+def test_this_machines_processors_are_counted() -> None:
+    before = machine.busy_seconds()
+    sum(range(3_000_000))
+
+    assert machine.busy_seconds() >= before > 0
