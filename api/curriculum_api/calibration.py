@@ -7,10 +7,10 @@ one process while all of them work, so that what processes share is shared here 
 from collections.abc import Sequence
 from typing import Literal
 
-from curriculum_api.estimate import flops, throughput
+from curriculum_api.estimate import flops, memory, throughput
 from curriculum_api.estimate.hardware import GB, GIB, TERA
 from curriculum_api.estimate.layout import Layout
-from curriculum_api.estimate.recipe import of_phase
+from curriculum_api.estimate.recipe import Recipe, of_phase
 from curriculum_api.estimate.shape import Shape
 from curriculum_api.v1alpha1.accelerator_class import (
     AcceleratorClass,
@@ -45,9 +45,10 @@ class Product(Wire):
 
 
 class Attention(Wire):
-    """Fused causal attention, forward and backward: operations a second."""
+    """Fused causal attention, forward and backward: operations a second at one length."""
 
     precision: Precision
+    length: int
     rate: float
 
 
@@ -57,7 +58,30 @@ class Trial(Wire):
     hidden: int
     intermediate: int
     tokens: int
+    document: int
+    """Tokens of each of their documents."""
+
     seconds: float
+
+
+class Loss(Wire):
+    """Seconds of an output matrix and its loss, forward and backward."""
+
+    width: int
+    vocab: int
+    tokens: int
+    seconds: float
+
+
+class Held(Wire):
+    """What a process came to hold for a small model and three steps of it."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    vocab: int
+    tokens: int
+    grown_bytes: int
 
 
 class Update(Wire):
@@ -84,6 +108,9 @@ class Figures(Wire):
     trials: tuple[Trial, ...] = ()
     """In FP32, on a CPU; where a device works by itself they would say nothing of a single part."""
 
+    loss: Loss | None = None
+    """In FP32, on a CPU."""
+
     copied: float
     """Bytes a second that copying reads and writes."""
 
@@ -100,6 +127,9 @@ class Figures(Wire):
 
     process_bytes: int
     """Of a training process before its model."""
+
+    held: Held | None = None
+    """In FP32 under DDP, on a CPU."""
 
     memory_bytes: int
     """That one process can have."""
@@ -146,6 +176,7 @@ def accelerator_class(
                 or _rate(figures.storage, None, f"{source}; of storage: no second node"),
                 storage=_rate(figures.storage, None, source),
                 block_microseconds=None if block_seconds is None else _number(block_seconds * 1e6),
+                logit_nanoseconds=_number(logit_seconds(figures) * 1e9) if figures.loss else None,
                 updates=tuple(
                     UpdateRate(
                         optimizer=update.optimizer,
@@ -155,6 +186,7 @@ def accelerator_class(
                     for update in figures.updates
                 ),
                 process_gib=_number(figures.process_bytes / GIB),
+                fragmentation=_number(fragmentation(figures.held)) if figures.held else None,
             ),
         ),
     )
@@ -166,18 +198,9 @@ def saturation(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     1 / rate is a line over 1 / width: its intercept is 1 / best, its slope half / best. The line
     minimises the squares of relative errors, so that no width counts more than another.
     """
-    rows = [(1 / width, 1 / rate) for width, rate in points]
-    # of relative errors (a + b x) / y - 1
-    ones = [(1 / y, x / y) for x, y in rows]
-    aa, ab, bb = (
-        sum(u * u for u, _ in ones), sum(u * v for u, v in ones), sum(v * v for _, v in ones),
-    )  # fmt: skip
-    a, b = sum(u for u, _ in ones), sum(v for _, v in ones)
-    determinant = aa * bb - ab * ab
+    # of relative errors (a + b / width) rate - 1
+    intercept, slope = _plane([(rate, rate / width, 1.0) for width, rate in points])
     fastest = max(rate for _, rate in points)
-    if len(points) < 2 or determinant <= 0:
-        return fastest, 0.0
-    intercept, slope = (a * bb - b * ab) / determinant, (aa * b - ab * a) / determinant
     if intercept <= 0 or slope <= 0:
         return fastest, 0.0
     return 1 / intercept, slope / intercept
@@ -187,20 +210,50 @@ def elementwise(figures: Figures) -> tuple[float, float]:
     """Bytes a second of a block's elementwise work, and the seconds that a block takes besides.
 
     What a block takes beyond its products and attention is bytes over a rate and a time that does
-    not grow: a line through the trials.
+    not grow. The trials are fitted at once, each by its relative error.
     """
-    rest = [
-        (tokens_bytes, trial.seconds - _arithmetic(figures, trial))
-        for trial in figures.trials
-        for tokens_bytes in (trial.tokens * _block_bytes(trial),)
-    ]
-    count = len(rest)
-    mean_x, mean_y = sum(x for x, _ in rest) / count, sum(y for _, y in rest) / count
-    spread = sum((x - mean_x) ** 2 for x, _ in rest)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in rest) / spread if spread else 0.0
+    rows = []
+    for trial in figures.trials:
+        rest = trial.seconds - _arithmetic(figures, trial)
+        moved = trial.tokens * _block_bytes(trial)
+        rows.append((moved / trial.seconds, 1 / trial.seconds, rest / trial.seconds))
+    slope, block = _plane(rows)
     if slope <= 0:
-        return figures.copied, 0.0
-    return 1 / slope, max(0.0, mean_y - slope * mean_x)
+        return figures.copied, max(0.0, block)
+    if block <= 0:
+        slope = sum(u * z for u, _, z in rows) / sum(u * u for u, _, _ in rows)
+    return 1 / slope, max(0.0, block)
+
+
+def _plane(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """The a and b with which a x + b y comes nearest to z."""
+    xx, xy, yy = (
+        sum(x * x for x, _, _ in rows), sum(x * y for x, y, _ in rows),
+        sum(y * y for _, y, _ in rows),
+    )  # fmt: skip
+    xz, yz = sum(x * z for x, _, z in rows), sum(y * z for _, y, z in rows)
+    determinant = xx * yy - xy * xy
+    if not determinant:
+        return 0.0, 0.0
+    return (xz * yy - yz * xy) / determinant, (yz * xx - xz * xy) / determinant
+
+
+def logit_seconds(figures: Figures) -> float:
+    """Seconds of a logit beside its product."""
+    loss = figures.loss
+    assert loss is not None
+    best, half = _curve(figures, Precision.FP32)
+    product = 6 * loss.width / (best * loss.width / (loss.width + half))
+    return max(0.0, loss.seconds / (loss.tokens * loss.vocab) - product)
+
+
+def fragmentation(held: Held) -> float:
+    """Share of what comes and goes that the allocator keeps besides: what a process grew by, less
+    the states of its model, over the sum of its tensors."""
+    shape = block_shape(held.hidden, held.intermediate, held.layers, held.vocab)
+    layout = Layout(1, 1, Strategy.DDP, context=held.tokens)
+    states, passing = memory.tensors(shape, _recipe(), layout)
+    return max(0.0, (held.grown_bytes - states) / passing - 1)
 
 
 def block_shape(hidden: int, intermediate: int, layers: int = 1, vocab: int = 1) -> Shape:
@@ -215,18 +268,28 @@ def block_shape(hidden: int, intermediate: int, layers: int = 1, vocab: int = 1)
 def _arithmetic(figures: Figures, trial: Trial) -> float:
     shape = block_shape(trial.hidden, trial.intermediate)
     layout = Layout(1, 1, Strategy.DDP, context=trial.tokens)
-    work = flops.of(shape, layout, length=trial.tokens)
+    work = flops.of(shape, layout, length=trial.document)
     best, half = _curve(figures, Precision.FP32)
     product = best * trial.hidden / (trial.hidden + half)
-    attention = next(a.rate for a in figures.attention if a.precision is Precision.FP32)
+    best, half = _attention(figures, Precision.FP32)
+    attention = best * trial.document / (trial.document + half)
     return trial.tokens * (work.blocks / product + work.attention / attention)
 
 
 def _block_bytes(trial: Trial) -> float:
     shape = block_shape(trial.hidden, trial.intermediate, vocab=0)
     layout = Layout(1, 1, Strategy.DDP, context=trial.tokens)
-    recipe = of_phase(Precision.FP32, OptimizerName.ADAMW, Strategy.DDP)
-    return throughput.elementwise_bytes(shape, recipe, layout, Precision.FP32)
+    return throughput.elementwise_bytes(shape, _recipe(), layout, Precision.FP32)
+
+
+def _recipe() -> Recipe:
+    return of_phase(Precision.FP32, OptimizerName.ADAMW, Strategy.DDP)
+
+
+def _attention(figures: Figures, precision: Precision) -> tuple[float, float]:
+    """Best rate and the length of half of it; nothing where the format was not tried."""
+    found = [(a.length, a.rate) for a in figures.attention if a.precision is precision]
+    return saturation(found) if found else (0.0, 0.0)
 
 
 def _curve(figures: Figures, precision: Precision) -> tuple[float, float]:
@@ -234,21 +297,20 @@ def _curve(figures: Figures, precision: Precision) -> tuple[float, float]:
 
 
 def _matmul(figures: Figures, source: str) -> tuple[MatmulRate, ...]:
-    attention = {found.precision: found.rate for found in figures.attention}
     made = []
     for precision in dict.fromkeys(product.precision for product in figures.products):
         best, half = _curve(figures, precision)
         fastest = max(p.fastest for p in figures.products if p.precision is precision)
         several = sum(p.precision is precision for p in figures.products) > 1
+        attention, length = _attention(figures, precision)
         made.append(
             MatmulRate(
                 precision=precision,
                 peak_tflops=_number(max(fastest, best) / TERA),
                 measured_tflops=_number(best / TERA),
                 half_width=_number(half) if several else None,
-                attention_tflops=_number(attention[precision] / TERA)
-                if precision in attention
-                else None,
+                attention_tflops=_number(attention / TERA) if attention else None,
+                half_length=_number(length) if attention else None,
                 source=source,
             )
         )

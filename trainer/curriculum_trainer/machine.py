@@ -72,6 +72,11 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def resident_bytes() -> int:
+    """The memory that this process holds now."""
+    return peak_resident_bytes() - given_back_bytes()
+
+
 def available_bytes() -> int | None:
     """Memory that can still be had: by the machine and by every group around this process."""
     known = _table(Path("/proc/meminfo")).get("MemAvailable:")

@@ -17,12 +17,13 @@ import torch.distributed as dist
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from curriculum_api.calibration import HEAD_WIDTH, Attention, Product, Trial, Update, block_shape
+from curriculum_api.calibration import HEAD_WIDTH, Attention, Held, Loss, Product, Trial, Update, block_shape
 from curriculum_api.run import PhaseRun, RunOptimizer
 from curriculum_api.wire import OptimizerName, Precision
-from curriculum_trainer import memory, sequence_parallel, sharding
+from curriculum_trainer import machine, memory, sequence_parallel, sharding
 from curriculum_trainer.model import TokenScores
 from curriculum_trainer.precision import FP8_FROM, Device
+from curriculum_trainer.tiling import Head
 
 ATTENTION_OPERATIONS = 7.0
 """Of causal attention, forward and backward, by token, width and attended token: 2 and 2.5 times
@@ -38,9 +39,16 @@ class Sizes:
 
     tokens: int = 1024
     widths: tuple[int, ...] = (128, 256, 512, 1024)
-    attention_tokens: int = 1024
-    blocks: tuple[tuple[int, int], ...] = ((128, 64), (128, 1024), (256, 1024), (256, 2048))
-    """Width and tokens."""
+    attention_tokens: tuple[int, ...] = (256, 2048)
+    blocks: tuple[tuple[int, int], ...] = ((128, 128), (128, 2048), (256, 128), (256, 1024))
+    """Width and tokens, in documents of `document` tokens: attention takes little of them."""
+
+    document: int = 128
+    loss: tuple[int, int, int] = (128, 16384, 1024)
+    """Width, vocabulary and tokens: 64 MiB of logits."""
+
+    held: tuple[int, int, int] = (256, 6, 1024)
+    """Width, blocks and tokens of the model whose memory is held against its tensors."""
 
     update_width: int = 512
     side: int = 8192
@@ -64,22 +72,12 @@ def products(device: Device, sizes: Sizes) -> Iterator[Product]:
 
 
 def attention(device: Device, sizes: Sizes) -> Iterator[Attention]:
-    """Fused causal attention by format."""
-    heads, length = 8, sizes.attention_tokens
-    for precision, dtype in ((Precision.FP32, torch.float32), (Precision.BF16, torch.bfloat16)):
-        shape = (1, heads, length, HEAD_WIDTH)
-        tensors = [
-            torch.randn(shape, device=device.name, dtype=dtype, requires_grad=True)
-            for _ in range(3)
-        ]
-        upstream = torch.randn(shape, device=device.name, dtype=dtype)
-
-        def work(tensors: list[torch.Tensor] = tensors, upstream: torch.Tensor = upstream) -> None:
-            functional.scaled_dot_product_attention(*tensors, is_causal=True).backward(upstream)
-
-        operations = ATTENTION_OPERATIONS * heads * HEAD_WIDTH * length * length
-        median, _ = seconds(work, device, sizes.seconds)
-        yield Attention(precision=precision, rate=operations / median)
+    """Fused causal attention by format and length."""
+    for length in sizes.attention_tokens:
+        yield _attention(Precision.FP32, torch.float32, length, device, sizes)
+    lengths = sizes.attention_tokens if device.kind == "cuda" else sizes.attention_tokens[:1]
+    for length in lengths:
+        yield _attention(Precision.BF16, torch.bfloat16, length, device, sizes)
 
 
 def trials(device: Device, sizes: Sizes) -> Iterator[Trial]:
@@ -94,8 +92,49 @@ def trials(device: Device, sizes: Sizes) -> Iterator[Trial]:
             hidden=hidden,
             intermediate=intermediate,
             tokens=tokens,
+            document=min(tokens, sizes.document),
             seconds=max(1e-9, (taken[1] - taken[0]) / 2),
         )
+
+
+def loss(device: Device, sizes: Sizes) -> Loss:
+    """An output matrix and its loss, untiled."""
+    width, vocab, tokens = sizes.loss
+    head = Head(torch.nn.Linear(width, vocab, bias=False).to(device.name), tokens=tokens)
+    given = torch.randn(1, tokens, width, device=device.name, requires_grad=True)
+    targets = torch.randint(vocab, (1, tokens), device=device.name)
+
+    def work() -> None:
+        head(given, targets).sum().backward()
+
+    median, _ = seconds(work, device, sizes.seconds)
+    return Loss(width=width, vocab=vocab, tokens=tokens, seconds=median)
+
+
+def held(device: Device, sizes: Sizes, run: PhaseRun) -> tuple[int, Held | None]:
+    """What a process holds before its model, and what it comes to hold with a small one.
+
+    Before: after a step of next to nothing, so that libraries are loaded and threads are started.
+    On a GPU the framework itself counts what it cannot use, so nothing is trained.
+    """
+    _steps(_scores(HEAD_WIDTH, HEAD_WIDTH, 1, 256, device), run, 8, 1, device)
+    if device.kind == "cuda":
+        free, total = torch.cuda.mem_get_info(device.index)
+        return int(total - free - torch.cuda.memory_reserved(device.index)), None
+    before = machine.resident_bytes()
+    hidden, layers, tokens = sizes.held
+    vocab = hidden * 8
+    scores = _scores(hidden, 8 * hidden // 3, layers, vocab, device)
+    _steps(scores, run, tokens, 3, device)
+    peak = machine.peak_resident_bytes()
+    return before, Held(
+        hidden=hidden,
+        intermediate=8 * hidden // 3,
+        layers=layers,
+        vocab=vocab,
+        tokens=tokens,
+        grown_bytes=peak - before,
+    )
 
 
 def updates(device: Device, sizes: Sizes, run: PhaseRun) -> Iterator[Update]:
@@ -184,6 +223,33 @@ def seconds(work: Callable[[], object], device: Device, budget: float) -> tuple[
     return statistics.median(rounds), min(rounds)
 
 
+def _steps(scores: Any, run: PhaseRun, tokens: int, count: int, device: Device) -> None:
+    made = sharding.shard(scores, run, device=device, passes=1)
+    vocab = scores.decoder.config.vocab_size
+    for _ in range(count):
+        made.backward(made.scores(*_row(vocab, tokens, device)).sum())
+        made.norm()
+        made.step(1e-4)
+
+
+def _attention(
+    precision: Precision, dtype: torch.dtype, length: int, device: Device, sizes: Sizes
+) -> Attention:
+    heads = 4
+    shape = (1, heads, length, HEAD_WIDTH)
+    tensors = [
+        torch.randn(shape, device=device.name, dtype=dtype, requires_grad=True) for _ in range(3)
+    ]
+    upstream = torch.randn(shape, device=device.name, dtype=dtype)
+
+    def work() -> None:
+        functional.scaled_dot_product_attention(*tensors, is_causal=True).backward(upstream)
+
+    median, _ = seconds(work, device, sizes.seconds)
+    operations = ATTENTION_OPERATIONS * heads * HEAD_WIDTH * length * length
+    return Attention(precision=precision, length=length, rate=operations / median)
+
+
 def _product(
     precision: Precision, dtype: torch.dtype, width: int, device: Device, sizes: Sizes
 ) -> Product:
@@ -232,12 +298,11 @@ def _decoder_seconds(
     hidden: int, intermediate: int, layers: int, tokens: int, device: Device, sizes: Sizes
 ) -> float:
     scores = _scores(hidden, intermediate, layers, 256, device)
-    row = _row(256, tokens, device)
+    row = _row(256, tokens, device, document=sizes.document)
 
     def work() -> None:
         scores(*row).sum().backward()
 
-    # a phase keeps its gradients' memory as well
     median, _ = seconds(work, device, sizes.seconds)
     return median
 
@@ -266,10 +331,14 @@ def _scores(hidden: int, intermediate: int, layers: int, vocab: int, device: Dev
     return made.to(device.name)
 
 
-def _row(vocab: int, tokens: int, device: Device) -> tuple[Any, ...]:
-    """One row of one document."""
+def _row(
+    vocab: int, tokens: int, device: Device, *, document: int | None = None
+) -> tuple[Any, ...]:
+    """One row, of one document or of several that are alike."""
+    length = min(tokens, document or tokens)
     row = torch.randint(vocab, (1, tokens), device=device.name)
-    return row, torch.arange(tokens, device=device.name)[None], row, ((tokens,),)
+    positions = torch.arange(length, device=device.name).repeat(tokens // length)[None]
+    return row, positions, row, ((length,) * (tokens // length),)
 
 
 def _wait(device: Device) -> None:

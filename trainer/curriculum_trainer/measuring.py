@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from curriculum_api.calibration import Figures
-from curriculum_trainer import collective, machine, measure, synthetic
+from curriculum_trainer import collective, machine, measure, synthetic, train  # noqa: F401
 from curriculum_trainer.measure import Sizes
 from curriculum_trainer.precision import Device
 
@@ -19,8 +19,11 @@ BRIEF = Sizes(
     seconds=0.01,
     tokens=32,
     widths=(16, 32),
-    attention_tokens=32,
+    attention_tokens=(16, 32),
     blocks=((64, 8), (64, 64)),
+    document=8,
+    loss=(16, 32, 8),
+    held=(64, 1, 16),
     update_width=64,
     side=64,
     copy_bytes=1 << 16,
@@ -43,12 +46,10 @@ def main() -> None:
 
 
 def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figures:
-    # what a phase imports belongs to its process, not to its model
-    from curriculum_trainer import train  # noqa: F401
-
     ranks = dist.get_world_size()
     run = synthetic.phase(folder, synthetic.Sizes(), devices=ranks)
-    process_bytes = _process_bytes(device)
+    # first, while nothing else has left its traces
+    process_bytes, held = measure.held(device, sizes, run)
     memory_bytes = _memory_bytes(device, ranks)
     products = tuple(measure.products(device, sizes))
     attention = tuple(measure.attention(device, sizes))
@@ -68,6 +69,7 @@ def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figu
         products=products,
         attention=attention,
         trials=trials,
+        loss=measure.loss(device, sizes) if device.kind == "cpu" else None,
         copied=copied,
         fastest_copy=fastest_copy,
         updates=updates,
@@ -75,24 +77,16 @@ def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figu
         latency_seconds=latency,
         storage=storage,
         process_bytes=process_bytes,
+        held=held,
         memory_bytes=memory_bytes,
     )
-
-
-def _process_bytes(device: Device) -> int:
-    """What a training process holds before its model."""
-    if device.kind == "cuda":
-        torch.ones(1, 1, device=device.name) @ torch.ones(1, 1, device=device.name)
-        free, total = torch.cuda.mem_get_info(device.index)
-        return int(total - free - torch.cuda.memory_reserved(device.index))
-    return machine.peak_resident_bytes() - machine.given_back_bytes()
 
 
 def _memory_bytes(device: Device, ranks: int) -> int:
     """What one process can have: a GPU's own, or its share of what the machine has left."""
     if device.kind == "cuda":
         return int(torch.cuda.mem_get_info(device.index)[1])
-    return (machine.available_bytes() or 0) // ranks + _process_bytes(device)
+    return (machine.available_bytes() or 0) // ranks + machine.resident_bytes()
 
 
 if __name__ == "__main__":

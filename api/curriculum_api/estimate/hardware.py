@@ -107,14 +107,23 @@ class Hardware:
     attentions: Mapping[Precision, float] = field(default_factory=dict)
     """FLOP/s of fused attention in a format, where measured; `attention` where not."""
 
+    half_length: Mapping[Precision, float] = field(default_factory=dict)
+    """Tokens at which attention reaches half of that, where measured."""
+
     block: float = 0.0
     """Seconds of a block beside arithmetic and memory: the start of each of its operations."""
+
+    logit: float | None = None
+    """Seconds of a logit in its loss beside its product, where measured."""
 
     updates: Mapping[OptimizerName, float] = field(default_factory=dict)
     """Parameters a second that an optimizer updates, where measured."""
 
     process: float | None = None
     """Bytes of a training process before its model, where measured."""
+
+    fragmentation: float | None = None
+    """Share of what comes and goes that the allocator keeps besides, where measured."""
 
     @property
     def ring(self) -> Speed:
@@ -221,11 +230,20 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
             for rate in numbers.matmul
             if rate.attention_tflops is not None
         },
+        half_length={
+            rate.precision: float(rate.half_length)
+            for rate in numbers.matmul
+            if rate.half_length is not None
+        },
         block=float(numbers.block_microseconds or 0) / 1e6,
+        logit=None
+        if numbers.logit_nanoseconds is None
+        else float(numbers.logit_nanoseconds) / 1e9,
         updates={
             update.optimizer: float(update.giga_parameters) * 1e9 for update in numbers.updates
         },
         process=None if numbers.process_gib is None else float(numbers.process_gib) * GIB,
+        fragmentation=None if numbers.fragmentation is None else float(numbers.fragmentation),
     )
 
 

@@ -117,13 +117,15 @@ def of(
     tokens = layout.pass_tokens * layout.passes
     traffic = communication.of(shape, recipe, layout)
     products = tokens * _product_seconds(shape, work, hardware, precision)
-    attention = tokens * work.attention / _attention(hardware, precision)
+    attention = tokens * work.attention / _attention(hardware, precision, length)
     moved = tokens * elementwise_bytes(shape, recipe, layout, precision)
+    loss = tokens * _loss_bytes(shape, layout)
     updated = optimizer_bytes(shape, recipe, layout)
     seconds = Seconds(
         products=products,
         attention=attention,
-        elementwise=moved / hardware.bandwidth.measured,
+        elementwise=(moved - loss) / hardware.bandwidth.measured
+        + _loss(shape, layout, hardware) * tokens,
         optimizer=_updating(shape, recipe, layout, hardware),
         starting=_starting(shape, layout, hardware),
         communication=_exposed(traffic, layout, hardware, computing=products + attention),
@@ -154,7 +156,20 @@ def elementwise_bytes(shape: Shape, recipe: Recipe, layout: Layout, precision: P
     if precision in QUANTISED:
         inputs = 4 * shape.hidden + 3 * shape.intermediate
         blocks += shape.layers * inputs * QUANTISE_PASSES
-    return blocks + shape.vocab * (16.0 if layout.kernels is Kernels.COMPILED else 30.0)
+    return blocks + _loss_bytes(shape, layout)
+
+
+def _loss_bytes(shape: Shape, layout: Layout) -> float:
+    return shape.vocab * (16.0 if layout.kernels is Kernels.COMPILED else 30.0)
+
+
+def _loss(shape: Shape, layout: Layout, hardware: Hardware) -> float:
+    """Seconds of one token's loss beside its product: by its logits, where one was measured, with
+    the forward pass, a third of it, twice where it is tiled; else by their bytes."""
+    if hardware.logit is None:
+        return _loss_bytes(shape, layout) / hardware.bandwidth.measured
+    tiled = layout.tile_tokens is not None and layout.tile_tokens < layout.pass_tokens
+    return shape.vocab * hardware.logit * (4 / 3 if tiled else 1.0)
 
 
 def optimizer_bytes(shape: Shape, recipe: Recipe, layout: Layout) -> float:
@@ -184,12 +199,12 @@ def _product_seconds(
     return quick + (work.blocks * (1 - share) + work.head) / rate(wide, slow)
 
 
-def _attention(hardware: Hardware, precision: Precision) -> float:
+def _attention(hardware: Hardware, precision: Precision, length: float) -> float:
     """FLOP/s of attention: BF16 in every low format, and as slow as products are in FP32, where
     its own rate was not measured."""
     low = precision if precision is Precision.FP32 else Precision.BF16
     if low in hardware.attentions:
-        return hardware.attentions[low]
+        return hardware.attentions[low] * length / (length + hardware.half_length.get(low, 0.0))
     if precision is Precision.FP32 and Precision.BF16 in hardware.matmul:
         ratio = hardware.product(precision).measured / hardware.product(Precision.BF16).measured
         return hardware.attention * min(1.0, ratio)

@@ -63,8 +63,12 @@ class MatmulRate(Wire):
     that was measured; else a share and a width that GPUs have in common."""
 
     attention_tflops: Annotated[Decimal | None, Field(alias="attentionTFLOPS")] = None
-    """Fused attention in this format, forward and backward, as measured; by the class's own where
-    absent."""
+    """Fused attention in this format, forward and backward, as measured over long documents; by
+    the class's own where absent."""
+
+    half_length: Decimal | None = None
+    """Tokens of a document at which attention reaches half of that, because its kernels compute
+    whole tiles of scores; where absent it is as fast over short ones."""
 
     source: Source
     """Where the figures come from."""
@@ -131,8 +135,17 @@ class Performance(Wire):
     """What a block takes forward and backward beside its arithmetic and its memory, because each of
     its operations has to be started; nothing where absent, as on a GPU, which works meanwhile."""
 
+    logit_nanoseconds: Decimal | None = None
+    """What a logit takes in its loss, forward and backward, beside its product; by the memory's
+    rate where absent. Logits are the largest tensors of all, and memory that is new to a process
+    costs a processor many times what memory at hand does."""
+
     updates: Annotated[tuple[UpdateRate, ...], Field(max_length=8), ListMap(("optimizer",))] = ()
     """Optimizers as measured; by the memory's rate where absent."""
+
+    fragmentation: Decimal | None = None
+    """Share of the tensors that come and go which the allocator keeps besides, as measured; 0.04
+    where absent, as of GPUs' caching allocators."""
 
     process_gib: Annotated[Decimal | None, Field(alias="processGiB")] = None
     """What a training process takes before its model, as measured. `memoryGiB` is then what such
