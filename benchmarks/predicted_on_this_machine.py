@@ -114,19 +114,19 @@ class Case:
 AGAIN = {"memory": {"activationCheckpointing": True}}
 
 CASES: Final = (
-    Case("narrow and deep", 192, 12, context=512, rows=4),
-    Case("wide and shallow", 768, 3, context=256, rows=8, phase={"microBatchSize": 4}),
-    Case("long context, recomputed", 256, 4, context=4096, rows=1, phase=AGAIN, steps=12),
-    Case("large vocabulary, tiled", 256, 3, context=2048, rows=1, vocab=32768, steps=12,
+    Case("narrow and deep", 192, 10, context=512, rows=2),
+    Case("wide and shallow", 640, 2, context=256, rows=4, phase={"microBatchSize": 4}),
+    Case("long context, recomputed", 192, 3, context=3072, rows=1, phase=AGAIN),
+    Case("large vocabulary, tiled", 192, 2, context=1024, rows=1, vocab=24576,
          phase={"memory": {"tileTokens": 512}}),
-    Case("grouped heads, accumulated", 512, 4, context=256, rows=8, heads=8, kv_heads=2),
-    Case("very small", 64, 4, context=128, rows=4, steps=60),
-    Case("8-bit moments", 384, 4, context=512, rows=4, optimizer="AdamW8bit"),
-    Case("ZeRO1, one process", 384, 6, context=512, rows=4, phase={"strategy": "ZeRO1"}),
-    Case("DDP, two processes", 384, 6, context=512, rows=4, processes=2),
-    Case("ZeRO1, two processes", 512, 4, context=512, rows=4, processes=2,
+    Case("grouped heads, accumulated", 384, 3, context=256, rows=4, heads=6, kv_heads=2),
+    Case("very small", 64, 4, context=128, rows=4, steps=40),
+    Case("8-bit moments", 256, 3, context=512, rows=2, optimizer="AdamW8bit"),
+    Case("ZeRO1, one process", 320, 4, context=512, rows=2, phase={"strategy": "ZeRO1"}),
+    Case("DDP, two processes", 320, 4, context=512, rows=4, processes=2),
+    Case("ZeRO1, two processes", 448, 3, context=512, rows=2, processes=2,
          phase={"strategy": "ZeRO1"}),
-    Case("ZeRO3, two processes, recomputed", 384, 6, context=1024, rows=4, processes=2,
+    Case("ZeRO3, two processes, recomputed", 320, 4, context=1024, rows=2, processes=2,
          phase={"strategy": "ZeRO3", **AGAIN}),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from curriculum_api.estimate import flops, memory, throughput
-from curriculum_api.estimate.hardware import GB, GIB, TERA
+from curriculum_api.estimate.hardware import GB, GIB, TERA, Room
 from curriculum_api.estimate.layout import Layout
 from curriculum_api.estimate.recipe import Recipe, of_phase
 from curriculum_api.estimate.shape import Shape
@@ -252,8 +252,10 @@ def fragmentation(held: Held) -> float:
     the states of its model, over the sum of its tensors."""
     shape = block_shape(held.hidden, held.intermediate, held.layers, held.vocab)
     layout = Layout(1, 1, Strategy.DDP, context=held.tokens)
-    states, passing = memory.tensors(shape, _recipe(), layout)
-    return max(0.0, (held.grown_bytes - states) / passing - 1)
+    none = Room(memory=0.0, unified=False, shared_memory=0.0, process=0.0, fragmentation=0.0)
+    found = memory.of(shape, _recipe(), layout, none)
+    states = found.total - found.passing
+    return max(0.0, (held.grown_bytes - states) / found.passing - 1)
 
 
 def block_shape(hidden: int, intermediate: int, layers: int = 1, vocab: int = 1) -> Shape:

@@ -17,7 +17,16 @@ import torch.distributed as dist
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from curriculum_api.calibration import HEAD_WIDTH, Attention, Held, Loss, Product, Trial, Update, block_shape
+from curriculum_api.calibration import (
+    HEAD_WIDTH,
+    Attention,
+    Held,
+    Loss,
+    Product,
+    Trial,
+    Update,
+    block_shape,
+)
 from curriculum_api.run import PhaseRun, RunOptimizer
 from curriculum_api.wire import OptimizerName, Precision
 from curriculum_trainer import machine, memory, sequence_parallel, sharding

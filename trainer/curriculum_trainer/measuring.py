@@ -1,10 +1,13 @@
-"""One worker of the probe, `python -m curriculum_trainer.measuring FOLDER`: measures everything in
-step with the others, placed by its environment as a training process is. The leading one tells.
+"""One worker of the probe, `python -m curriculum_trainer.measuring FOLDER FILE`.
+
+It measures everything in step with the others, placed by its environment as a training process is;
+the leading one writes the file.
 """
 
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,16 +36,18 @@ BRIEF = Sizes(
 """To see that it runs; its figures mean nothing."""
 
 
-def main() -> None:
-    """Join, measure, tell."""
-    folder, sizes = Path(sys.argv[1]), BRIEF if "--brief" in sys.argv[2:] else Sizes()
+def main(arguments: Sequence[str]) -> None:
+    """Join, measure, tell: FOLDER, the file to tell in, and perhaps --brief."""
+    folder, told = Path(arguments[0]), Path(arguments[1])
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     place = collective.place()
     device = collective.device(place)
     collective.join(device, place)
+    sizes = BRIEF if "--brief" in arguments[2:] else Sizes()
     found = _figures(device, sizes, folder, leads=place.leads)
     collective.leave()
     if place.leads:
-        print(found.model_dump_json(by_alias=True))
+        told.write_text(found.model_dump_json(by_alias=True))
 
 
 def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figures:
@@ -90,5 +95,4 @@ def _memory_bytes(device: Device, ranks: int) -> int:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    main()
+    main(sys.argv[1:])

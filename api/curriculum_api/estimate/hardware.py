@@ -54,6 +54,8 @@ class Room:
     memory: float
     unified: bool
     shared_memory: float
+    process: float | None = None
+    fragmentation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +158,15 @@ class Hardware:
 
 def room_of(spec: AcceleratorClassSpec) -> Room:
     """The memory of an AcceleratorClass, also of one that cannot be timed."""
+    numbers = spec.performance
+    process = numbers.process_gib if numbers else None
+    kept = numbers.fragmentation if numbers else None
     return Room(
         memory=spec.memory_gib * GIB,
         unified=spec.unified_memory,
         shared_memory=spec.shared_memory_gib * GIB,
+        process=None if process is None else float(process) * GIB,
+        fragmentation=None if kept is None else float(kept),
     )
 
 
@@ -195,13 +202,13 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
     }
     attention = numbers.attention_tflops
     known = matmul.get(Precision.BF16) or next(iter(matmul.values()))
-    owned, power = spec.ownership, spec.power
+    owned, power, room = spec.ownership, spec.power, room_of(spec)
     return Hardware(
         name=name,
         gpus_per_node=spec.gpus_per_node,
-        memory=spec.memory_gib * GIB,
-        unified=spec.unified_memory,
-        shared_memory=spec.shared_memory_gib * GIB,
+        memory=room.memory,
+        unified=room.unified,
+        shared_memory=room.shared_memory,
         matmul=matmul,
         attention=float(attention) * TERA if attention else known.measured * ATTENTION_SHARE,
         bandwidth=_rate(numbers.memory),
@@ -236,14 +243,12 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
             if rate.half_length is not None
         },
         block=float(numbers.block_microseconds or 0) / 1e6,
-        logit=None
-        if numbers.logit_nanoseconds is None
-        else float(numbers.logit_nanoseconds) / 1e9,
+        logit=None if numbers.logit_nanoseconds is None else float(numbers.logit_nanoseconds) / 1e9,
         updates={
             update.optimizer: float(update.giga_parameters) * 1e9 for update in numbers.updates
         },
-        process=None if numbers.process_gib is None else float(numbers.process_gib) * GIB,
-        fragmentation=None if numbers.fragmentation is None else float(numbers.fragmentation),
+        process=room.process,
+        fragmentation=room.fragmentation,
     )
 
 
