@@ -134,6 +134,61 @@ def run(
 
 
 @app.command()
+def doctor(
+    checkpoints: Annotated[Path, typer.Option(help="Folder where checkpoints would lie.")] = Path(
+        "checkpoints"
+    ),
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", metavar="table|json|FILE", help="With --calibrate, the class's file."
+        ),
+    ] = "",
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Measure this machine for about a minute and write its accelerator class, which "
+            "`curriculum plan -f` takes.",
+        ),
+    ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that the class is for; one per GPU, on a CPU one, if absent."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the class.")] = None,
+    brief: Annotated[bool, typer.Option("--brief", hidden=True)] = False,
+) -> None:
+    """Check whether this machine can train, one row per check, or measure how fast it does.
+
+    Exit code 0: nothing failed; 1: a check failed, or the probe did.
+    """
+    from curriculum_api.check import failed
+    from curriculum_cli import doctor as command
+
+    try:
+        if calibrate:
+            text = command.calibrate(checkpoints, processes=processes, name=name, brief=brief)
+            if output:
+                Path(output).write_text(text)
+                if text.startswith("#"):
+                    typer.echo(text.splitlines()[0].removeprefix("# "), err=True)
+            else:
+                sys.stdout.write(text)
+            return
+        if output not in ("", "table", "json"):
+            raise ValueError(f'"-o {output}": a file comes with --calibrate; else table or json')
+        rows = command.check(checkpoints)
+    except (OSError, ValueError) as error:
+        typer.echo(f"curriculum doctor: {error}", err=True)
+        raise typer.Exit(1) from error
+    command.show(rows, output)
+    raise typer.Exit(1 if failed(rows) else 0)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(metadata.version("curriculum-operator"))

@@ -34,6 +34,7 @@ STEP = {
     "attention": ("attention", "#3f7f5f"),
     "elementwise": ("elementwise", "#b5a642"),
     "optimizer": ("optimizer", "#6b5b95"),
+    "starting": ("starting operations", "#7a9e9f"),
     "communication": ("communication", "#c9736b"),
     "offload": ("offload", "#8f8f8f"),
 }

@@ -172,6 +172,7 @@ def _what(numbers: Numbers) -> str:
         "products": "matrix products",
         "elementwise": "elementwise work",
         "optimizer": "the optimizer",
+        "starting": "starting operations",
     }
     found = numbers.throughput.seconds.dominant()
     return names.get(found, found)

@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import time
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -15,6 +16,33 @@ def cpus() -> int:
     if quota.isdigit() and period.strip().isdigit():
         allowed = min(allowed, -(-int(quota) // int(period)))
     return max(1, allowed)
+
+
+def busy_seconds() -> float:
+    """Processor-seconds that all programs of this machine have taken since it was started."""
+    first = _read(Path("/proc/stat")).partition("\n")[0].split()
+    # user, nice, system; then idle and waiting; then interrupts and what a hypervisor took
+    ticks = [int(word) for word in first[1:9]]
+    return (sum(ticks) - sum(ticks[3:5])) / os.sysconf("SC_CLK_TCK") if ticks else 0.0
+
+
+class Neighbours:
+    """What other programs take of the processors, from its making on, beside ended children."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._others = busy_seconds() - _own_seconds()
+
+    def share(self) -> float:
+        """From 0 to 1 of all the processors there are."""
+        taken = busy_seconds() - _own_seconds() - self._others
+        there = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, taken / there)) if there else 0.0
+
+
+def _own_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def has_c_compiler() -> bool:
@@ -42,6 +70,11 @@ def peak_resident_bytes() -> int:
             return int(line.split()[1]) * 1024
     # macOS has no /proc, and counts in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds now."""
+    return peak_resident_bytes() - given_back_bytes()
 
 
 def available_bytes() -> int | None:

@@ -5,10 +5,10 @@ says so and takes the share of the published figure that other classes reach.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec, Rate
-from curriculum_api.wire import Precision
+from curriculum_api.wire import OptimizerName, Precision
 
 GIB = 2**30
 GB = 1e9
@@ -36,6 +36,8 @@ class Speed:
 
     peak: float
     measured: float
+    latency: float = 0.0
+    """Seconds of the smallest transfer, where measured."""
 
     def __post_init__(self) -> None:
         if not 0 < self.measured <= self.peak:
@@ -52,6 +54,8 @@ class Room:
     memory: float
     unified: bool
     shared_memory: float
+    process: float | None = None
+    fragmentation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,30 @@ class Hardware:
 
     ownership: Ownership | None
 
+    half_width: Mapping[Precision, float] = field(default_factory=dict)
+    """Inner width at which products reach half their rate, where that was measured."""
+
+    attentions: Mapping[Precision, float] = field(default_factory=dict)
+    """FLOP/s of fused attention in a format, where measured; `attention` where not."""
+
+    half_length: Mapping[Precision, float] = field(default_factory=dict)
+    """Tokens at which attention reaches half of that, where measured."""
+
+    block: float = 0.0
+    """Seconds of a block beside arithmetic and memory: the start of each of its operations."""
+
+    logit: float | None = None
+    """Seconds of a logit in its loss beside its product, where measured."""
+
+    updates: Mapping[OptimizerName, float] = field(default_factory=dict)
+    """Parameters a second that an optimizer updates, where measured."""
+
+    process: float | None = None
+    """Bytes of a training process before its model, where measured."""
+
+    fragmentation: float | None = None
+    """Share of what comes and goes that the allocator keeps besides, where measured."""
+
     @property
     def ring(self) -> Speed:
         """What a ring over several nodes gives each accelerator.
@@ -130,10 +158,15 @@ class Hardware:
 
 def room_of(spec: AcceleratorClassSpec) -> Room:
     """The memory of an AcceleratorClass, also of one that cannot be timed."""
+    numbers = spec.performance
+    process = numbers.process_gib if numbers else None
+    kept = numbers.fragmentation if numbers else None
     return Room(
         memory=spec.memory_gib * GIB,
         unified=spec.unified_memory,
         shared_memory=spec.shared_memory_gib * GIB,
+        process=None if process is None else float(process) * GIB,
+        fragmentation=None if kept is None else float(kept),
     )
 
 
@@ -169,13 +202,13 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
     }
     attention = numbers.attention_tflops
     known = matmul.get(Precision.BF16) or next(iter(matmul.values()))
-    owned, power = spec.ownership, spec.power
+    owned, power, room = spec.ownership, spec.power, room_of(spec)
     return Hardware(
         name=name,
         gpus_per_node=spec.gpus_per_node,
-        memory=spec.memory_gib * GIB,
-        unified=spec.unified_memory,
-        shared_memory=spec.shared_memory_gib * GIB,
+        memory=room.memory,
+        unified=room.unified,
+        shared_memory=room.shared_memory,
         matmul=matmul,
         attention=float(attention) * TERA if attention else known.measured * ATTENTION_SHARE,
         bandwidth=_rate(numbers.memory),
@@ -194,11 +227,34 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
         )
         if owned
         else None,
+        half_width={
+            rate.precision: float(rate.half_width)
+            for rate in numbers.matmul
+            if rate.half_width is not None
+        },
+        attentions={
+            rate.precision: float(rate.attention_tflops) * TERA
+            for rate in numbers.matmul
+            if rate.attention_tflops is not None
+        },
+        half_length={
+            rate.precision: float(rate.half_length)
+            for rate in numbers.matmul
+            if rate.half_length is not None
+        },
+        block=float(numbers.block_microseconds or 0) / 1e6,
+        logit=None if numbers.logit_nanoseconds is None else float(numbers.logit_nanoseconds) / 1e9,
+        updates={
+            update.optimizer: float(update.giga_parameters) * 1e9 for update in numbers.updates
+        },
+        process=room.process,
+        fragmentation=room.fragmentation,
     )
 
 
 def _rate(rate: Rate) -> Speed:
-    return _speed(rate.peak_gbps, rate.measured_gbps, GB, BANDWIDTH_SHARE)
+    found = _speed(rate.peak_gbps, rate.measured_gbps, GB, BANDWIDTH_SHARE)
+    return replace(found, latency=float(rate.latency_microseconds or 0) / 1e6)
 
 
 def _speed(peak: str, measured: str | None, unit: float, share: float) -> Speed:

@@ -78,6 +78,11 @@ class Memory:
         """Bytes of everything."""
         return sum(self.parts().values())
 
+    @property
+    def passing(self) -> float:
+        """What comes and goes within a step."""
+        return self.activations + self.block + self.logits + self.buffers
+
     def parts(self) -> dict[str, float]:
         """Every part by name."""
         return {part.name: getattr(self, part.name) for part in fields(self)}
@@ -106,6 +111,8 @@ def of(shape: Shape, recipe: Recipe, layout: Layout, room: Room | Hardware) -> M
     logits = _logits(shape, recipe, layout)
     buffers = _buffers(shape, recipe, layout)
     passing = kept + block + logits + buffers
+    process = FRAMEWORK if room.process is None else room.process
+    wasted = FRAGMENTATION if room.fragmentation is None else room.fragmentation
     return Memory(
         weights=weights * dropped.weights,
         copies=count * recipe.copies,
@@ -116,7 +123,7 @@ def of(shape: Shape, recipe: Recipe, layout: Layout, room: Room | Hardware) -> M
         block=block,
         logits=logits,
         buffers=buffers,
-        framework=FRAMEWORK + FRAGMENTATION * passing,
+        framework=process + wasted * passing,
         host=offloaded + host_bytes(room, layout) if unified else 0.0,
     )
 
@@ -124,8 +131,11 @@ def of(shape: Shape, recipe: Recipe, layout: Layout, room: Room | Hardware) -> M
 def host_bytes(room: Room | Hardware, layout: Layout) -> float:
     """Bytes of a node's own memory beside what is offloaded, on unified memory an accelerator's.
 
-    /dev/shm is counted whole: it is memory as soon as it is written to, and it may be.
+    /dev/shm is counted whole: it is memory as soon as it is written to, and it may be. Nothing
+    where a process was measured: the class's memory is then what was left beside all this.
     """
+    if room.process is not None:
+        return 0.0
     return SYSTEM + PAGE_CACHE + room.shared_memory + PROCESS * layout.gpus_per_node
 
 
@@ -233,12 +243,13 @@ def _logits(shape: Shape, recipe: Recipe, layout: Layout) -> float:
 def _buffers(shape: Shape, recipe: Recipe, layout: Layout) -> float:
     """Bytes that collectives gather into.
 
-    DDP's buckets are the gradients themselves. ZeRO-1 and 2 fill a bucket of gradients. ZeRO-3
+    DDP's buckets are the gradients themselves, but torch's sums those of several passes apart from
+    them until the last. ZeRO-1 and 2 fill a bucket of gradients. ZeRO-3
     holds besides the weights of two blocks, those ahead, and the two wide matrices of the ends,
     with the gradients of the block and of the output matrix before they are cut.
     """
-    if layout.strategy is Strategy.DDP or layout.gpus == 1:
-        return 0.0
+    if layout.strategy is Strategy.DDP:
+        return recipe.apart * shape.parameters if layout.passes > 1 else 0.0
     bucket = min(BUCKET_ELEMENTS, shape.parameters) * recipe.gradients
     if layout.strategy is not Strategy.ZERO3:
         return bucket

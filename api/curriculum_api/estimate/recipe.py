@@ -37,6 +37,12 @@ class Recipe:
     gathered: float | None = None
     """Bytes in which ZeRO-3 gathers a weight; as the weights are kept where None."""
 
+    apart: float = 0.0
+    """Bytes of a gradient that is summed over passes outside of what DDP reduces."""
+
+    optimizer: OptimizerName | None = None
+    """This project's own, whose rate a class may carry."""
+
 
 MIXED = Recipe(weights=2, gradients=2, moments=8, master=4)
 """BF16 weights and gradients with FP32 master and moments: 16 bytes (Rajbhandari et al. 2020,
@@ -78,4 +84,6 @@ def of_phase(
         copies=2.0 if low and not recomputed else 0.0,
         element=2.0 if low else 4.0,
         residual=4.0,
+        apart=4.0 if strategy is Strategy.DDP else 0.0,
+        optimizer=optimizer,
     )

@@ -50,6 +50,9 @@ class Seconds:
     attention: float
     elementwise: float
     optimizer: float
+    starting: float
+    """Of operations, where a processor starts them itself."""
+
     communication: float
     """What is not hidden behind computing."""
 
@@ -114,14 +117,17 @@ def of(
     tokens = layout.pass_tokens * layout.passes
     traffic = communication.of(shape, recipe, layout)
     products = tokens * _product_seconds(shape, work, hardware, precision)
-    attention = tokens * work.attention / _attention(hardware, precision)
+    attention = tokens * work.attention / _attention(hardware, precision, length)
     moved = tokens * elementwise_bytes(shape, recipe, layout, precision)
+    loss = tokens * _loss_bytes(shape, layout)
     updated = optimizer_bytes(shape, recipe, layout)
     seconds = Seconds(
         products=products,
         attention=attention,
-        elementwise=moved / hardware.bandwidth.measured,
-        optimizer=updated / hardware.bandwidth.measured,
+        elementwise=(moved - loss) / hardware.bandwidth.measured
+        + _loss(shape, layout, hardware) * tokens,
+        optimizer=_updating(shape, recipe, layout, hardware),
+        starting=_starting(shape, layout, hardware),
         communication=_exposed(traffic, layout, hardware, computing=products + attention),
         offload=_offload(shape, recipe, layout, hardware),
     ).at(efficiency)
@@ -150,7 +156,20 @@ def elementwise_bytes(shape: Shape, recipe: Recipe, layout: Layout, precision: P
     if precision in QUANTISED:
         inputs = 4 * shape.hidden + 3 * shape.intermediate
         blocks += shape.layers * inputs * QUANTISE_PASSES
-    return blocks + shape.vocab * (16.0 if layout.kernels is Kernels.COMPILED else 30.0)
+    return blocks + _loss_bytes(shape, layout)
+
+
+def _loss_bytes(shape: Shape, layout: Layout) -> float:
+    return shape.vocab * (16.0 if layout.kernels is Kernels.COMPILED else 30.0)
+
+
+def _loss(shape: Shape, layout: Layout, hardware: Hardware) -> float:
+    """Seconds of one token's loss beside its product: by its logits, where one was measured, with
+    the forward pass, a third of it, twice where it is tiled; else by their bytes."""
+    if hardware.logit is None:
+        return _loss_bytes(shape, layout) / hardware.bandwidth.measured
+    tiled = layout.tile_tokens is not None and layout.tile_tokens < layout.pass_tokens
+    return shape.vocab * hardware.logit * (4 / 3 if tiled else 1.0)
 
 
 def optimizer_bytes(shape: Shape, recipe: Recipe, layout: Layout) -> float:
@@ -169,20 +188,47 @@ def _product_seconds(
     wide = Precision.BF16 if precision in QUANTISED else precision
     slow, fast = hardware.product(wide), hardware.product(precision)
 
-    def rate(speed: Speed) -> float:
+    def rate(format_: Precision, speed: Speed) -> float:
+        half = hardware.half_width.get(format_)
+        if half is not None:
+            return speed.measured * shape.hidden / (shape.hidden + half)
         fill = PRODUCT_FILL * speed.measured / slow.measured
         return speed.measured * PRODUCT_SHARE * shape.hidden / (shape.hidden + fill)
 
-    quick = work.blocks * share / rate(fast) if share else 0.0
-    return quick + (work.blocks * (1 - share) + work.head) / rate(slow)
+    quick = work.blocks * share / rate(precision, fast) if share else 0.0
+    return quick + (work.blocks * (1 - share) + work.head) / rate(wide, slow)
 
 
-def _attention(hardware: Hardware, precision: Precision) -> float:
-    """FLOP/s of attention: BF16 in every low format, and as slow as products are in FP32."""
+def _attention(hardware: Hardware, precision: Precision, length: float) -> float:
+    """FLOP/s of attention: BF16 in every low format, and as slow as products are in FP32, where
+    its own rate was not measured."""
+    low = precision if precision is Precision.FP32 else Precision.BF16
+    if low in hardware.attentions:
+        return hardware.attentions[low] * length / (length + hardware.half_length.get(low, 0.0))
     if precision is Precision.FP32 and Precision.BF16 in hardware.matmul:
         ratio = hardware.product(precision).measured / hardware.product(Precision.BF16).measured
         return hardware.attention * min(1.0, ratio)
     return hardware.attention
+
+
+def _updating(shape: Shape, recipe: Recipe, layout: Layout, hardware: Hardware) -> float:
+    """Seconds of the update, by the optimizer's measured rate or by its bytes."""
+    rate = hardware.updates.get(recipe.optimizer) if recipe.optimizer else None
+    if rate is None:
+        return optimizer_bytes(shape, recipe, layout) / hardware.bandwidth.measured
+    own = 1 if layout.strategy is Strategy.DDP else layout.gpus
+    return shape.parameters / own / rate
+
+
+def _starting(shape: Shape, layout: Layout, hardware: Hardware) -> float:
+    """Seconds in which operations are started; the two ends together are a block's worth.
+
+    As many as there are tensors to pass over: fewer where neighbours are fused, half again as many
+    where blocks are computed again.
+    """
+    again = 1.5 if layout.recompute is Recompute.EVERYTHING else 1.0
+    fused = PASSES[layout.kernels] / PASSES[Kernels.EAGER]
+    return hardware.block * (shape.layers + 1) * again * fused * layout.passes
 
 
 def _exposed(

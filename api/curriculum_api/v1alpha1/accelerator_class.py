@@ -15,6 +15,7 @@ from curriculum_api.wire import (
     Decimal,
     ListMap,
     ListSet,
+    OptimizerName,
     Precision,
     Reported,
     Resource,
@@ -57,6 +58,18 @@ class MatmulRate(Wire):
     measured_tflops: Annotated[Decimal | None, Field(alias="measuredTFLOPS")] = None
     """As a large matrix product reaches; three quarters of the peak where absent."""
 
+    half_width: Decimal | None = None
+    """Inner width at which the products of a training step reach half of the measured rate, where
+    that was measured; else a share and a width that GPUs have in common."""
+
+    attention_tflops: Annotated[Decimal | None, Field(alias="attentionTFLOPS")] = None
+    """Fused attention in this format, forward and backward, as measured over long documents; by
+    the class's own where absent."""
+
+    half_length: Decimal | None = None
+    """Tokens of a document at which attention reaches half of that, because its kernels compute
+    whole tiles of scores; where absent it is as fast over short ones."""
+
     source: Source
     """Where the figures come from."""
 
@@ -70,8 +83,25 @@ class Rate(Wire):
     measured_gbps: Annotated[Decimal | None, Field(alias="measuredGBps")] = None
     """As measured; four fifths of the peak where absent."""
 
+    latency_microseconds: Decimal | None = None
+    """What the smallest collective takes, where it was measured."""
+
     source: Source
     """Where the figures come from."""
+
+
+class UpdateRate(Wire):
+    """How fast an optimizer updates what one accelerator holds."""
+
+    optimizer: OptimizerName
+    """The optimizer."""
+
+    giga_parameters: Decimal
+    """Billions of parameters a second whose gradients are measured and clipped, and which are
+    updated."""
+
+    source: Source
+    """Where the figure comes from."""
 
 
 class Performance(Wire):
@@ -100,6 +130,26 @@ class Performance(Wire):
 
     storage: Rate
     """From one node to where checkpoints lie."""
+
+    block_microseconds: Decimal | None = None
+    """What a block takes forward and backward beside its arithmetic and its memory, because each of
+    its operations has to be started; nothing where absent, as on a GPU, which works meanwhile."""
+
+    logit_nanoseconds: Decimal | None = None
+    """What a logit takes in its loss, forward and backward, beside its product; by the memory's
+    rate where absent. Logits are the largest tensors of all, and memory that is new to a process
+    costs a processor many times what memory at hand does."""
+
+    updates: Annotated[tuple[UpdateRate, ...], Field(max_length=8), ListMap(("optimizer",))] = ()
+    """Optimizers as measured; by the memory's rate where absent."""
+
+    fragmentation: Decimal | None = None
+    """Share of the tensors that come and go which the allocator keeps besides, as measured; 0.04
+    where absent, as of GPUs' caching allocators."""
+
+    process_gib: Annotated[Decimal | None, Field(alias="processGiB")] = None
+    """What a training process takes before its model, as measured. `memoryGiB` is then what such
+    processes can have, and nothing else is set aside on unified memory."""
 
 
 class Power(Wire):
