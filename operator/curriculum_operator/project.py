@@ -72,6 +72,8 @@ def rented_pool(raw: Raw) -> observe.RentedPool:
 def fabric_profiles(raw: Raw) -> Mapping[str, str]:
     """The profiles in a site's ConfigMap, by name; other keys are passed over."""
     data = raw.get("data") or {}
+    if not isinstance(data, Mapping) or not all(isinstance(text, str) for text in data.values()):
+        raise ValueError(f'ConfigMap "{raw["metadata"].get("name", "")}": its data is no texts')
     return {key.removesuffix(SUFFIX): text for key, text in data.items() if key.endswith(SUFFIX)}
 
 

@@ -78,7 +78,17 @@ class Fabric(Wire):
     host_network: bool | None = None
     """Pods use the node's network; as the profile has it where absent."""
 
-    rdma_resource: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    rdma_resource: (
+        Annotated[
+            str,
+            Field(
+                min_length=3,
+                max_length=317,
+                pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$",
+            ),
+        ]
+        | None
+    ) = None
     """Extended resource that gives a pod its RDMA devices, where the profile names none or another;
     it brings the IPC_LOCK capability."""
 

@@ -8,7 +8,12 @@ from curriculum_api.v1alpha1 import cel
 from curriculum_api.v1alpha1.fabric import Fabric
 from curriculum_api.v1alpha1.meta import AGE, ObjectMeta
 from curriculum_api.v1alpha1.pod import Labels, Toleration
-from curriculum_api.wire import API_VERSION, Column, Decimal, Name, Resource, Rule, Tally, Wire
+from curriculum_api.wire import API_VERSION, Column, Name, Resource, Rule, Tally, Wire
+
+Price = Annotated[
+    str, Field(max_length=32, pattern=r"^[0-9]{1,6}(\.[0-9]{1,12})?([eE]-[0-9]{1,2})?$")
+]
+"""US dollars as text, below a million: what no status could hold is no price."""
 
 
 class RentedPoolSpec(Wire):
@@ -29,7 +34,7 @@ class RentedPoolSpec(Wire):
     fabric: Fabric | None = None
     """How processes reach each other here, in place of the class's: clouds differ in it."""
 
-    price_per_gpu_hour: Annotated[Decimal, Field(alias="pricePerGPUHour")]
+    price_per_gpu_hour: Annotated[Price, Field(alias="pricePerGPUHour")]
     """Price of one accelerator for one hour in US dollars, a decimal as text."""
 
     lead_time_seconds: Tally = 0

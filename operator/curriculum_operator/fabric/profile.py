@@ -9,12 +9,12 @@ The pod's part is data and never text: what Kubernetes gets is built from it in 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from curriculum_api.v1alpha1.fabric import FabricValues
 from curriculum_api.v1alpha1.pod import Toleration
@@ -22,6 +22,9 @@ from curriculum_api.wire import Name, Wire, problems
 
 SUFFIX = ".env.j2"
 MAX_BYTES = 16384
+
+KEPT = 64
+"""Profiles that are kept as they were read: more than a site has, and not all that it ever had."""
 
 Folder = Annotated[
     str, Field(min_length=2, max_length=253, pattern=r"^(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)+$")
@@ -66,7 +69,7 @@ class PodPart(Wire):
     host_network: bool = False
     """RoCE finds its addresses on the node's network only, unless Multus brings devices."""
 
-    annotations: Annotated[dict[Key, Any], Field(max_length=16)] = {}
+    annotations: Annotated[dict[Key, JsonValue], Field(max_length=16)] = {}
     """What is no text is written as JSON."""
 
     limits: Annotated[dict[Key, Quantity], Field(max_length=16)] = {}
@@ -141,7 +144,7 @@ def shipped() -> dict[str, str]:
     }
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def _read(name: str, text: str, site: bool) -> Profile:
     if len(text.encode()) > MAX_BYTES:
         raise ValueError(f"is longer than {MAX_BYTES} bytes")
@@ -153,6 +156,8 @@ def _read(name: str, text: str, site: bool) -> Profile:
         read = Head.model_validate(loaded)
     except yaml.YAMLError as error:
         raise ValueError(f"its head is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError("its head is nested too deep") from error
     except ValidationError as error:
         raise ValueError(problems(error)) from error
     return Profile(name, site, read, template, _defaults(read.inputs))

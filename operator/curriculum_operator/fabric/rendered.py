@@ -111,6 +111,8 @@ def _render(profile: Profile, fabric: Fabric, kind: AcceleratorClassSpec, phase:
     limits = dict(part.limits)
     if fabric.rdma_count and not resource:
         raise ValueError("rdmaCount counts nothing: name an rdmaResource, or remove it")
+    if resource == kind.gpu_resource:
+        raise ValueError(f"rdmaResource \"{resource}\" is the accelerators' own: name the devices'")
     if resource:
         count = fabric.rdma_count or (head.rdma.count if head.rdma else 1)
         limits[resource] = str(count)

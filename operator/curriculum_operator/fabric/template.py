@@ -7,7 +7,7 @@ in Jinja2's sandbox with undefined names refused. What comes out is parsed line 
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import lru_cache
 
 from jinja2 import StrictUndefined, Template, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -16,6 +16,9 @@ from curriculum_operator.fabric import variables
 
 MAX_BYTES = 8192
 MAX_VARIABLES = 64
+
+KEPT = 64
+"""Templates that are kept compiled: more than a site has, and not all that it ever had."""
 
 FILTERS = frozenset({"default", "first", "join", "last", "length", "lower", "upper"})
 TESTS = frozenset({"defined", "none", "undefined"})
@@ -56,7 +59,7 @@ def render(text: str, inputs: Mapping[str, object]) -> dict[str, str]:
     return _parse(output)
 
 
-@cache
+@lru_cache(maxsize=KEPT)
 def _compiled(text: str, inputs: frozenset[str]) -> Template:
     # Rendered at every look at a curriculum that waits: compiling takes milliseconds.
     sandbox = Sandbox()
@@ -96,8 +99,10 @@ def _refusal(node: nodes.Node, inputs: frozenset[str], own: set[str], loops: int
             # A value made here could be long; an input is bounded, and one loop cannot multiply.
             bounded = name in inputs and not loops
             return None if bounded else "a loop goes over an input, and not inside another loop"
-        case nodes.Filter(name="join", node=nodes.Name(name=name)) if name in inputs:
-            return None
+        case nodes.Filter(name="join", node=nodes.Name(name=name), args=args) if name in inputs:
+            # A value made here between an input's items, and that between them again, has no end.
+            constant = all(isinstance(one, nodes.Const) for one in args)
+            return None if constant else "join takes a constant between the items"
         case nodes.Filter(name=name) if name in FILTERS - {"join"}:
             return None
         case nodes.Test(name=name) if name in TESTS:

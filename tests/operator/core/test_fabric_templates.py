@@ -121,6 +121,7 @@ GROWS = [
     pytest.param("{% set a = name|join('xx') %}{% set b = a|join('xx') %}{{ b }}", id="joining"),
     pytest.param("{% set a = name %}{% for x in a %}{% endfor %}", id="a value of its own"),
     pytest.param("{{ hcas|join(hcas|join(hcas|join('x')|replace('', name))) }}", id="replacing"),
+    pytest.param("{% set a = hcas|join('x') %}{% set b = hcas|join(a) %}", id="joining by it"),
     pytest.param("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", id="a macro"),
 ]  # fmt: skip
 

@@ -113,6 +113,7 @@ def test_the_trainer_image_brings_an_nccl_that_is_sound() -> None:
         pytest.param({"values": {"trafficClass": 3}}, 'has no input "trafficClass"', id="input"),
         pytest.param({"values": {"extra": {"x": "1"}}}, 'has no input "extra"', id="extra input"),
         pytest.param({"rdmaCount": 2}, "rdmaCount counts nothing", id="count"),
+        pytest.param({"rdmaResource": "nvidia.com/gpu"}, "the accelerators' own", id="resource"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_in_one_line(fields: dict[str, Any], message: str) -> None:
@@ -141,6 +142,12 @@ def test_what_cannot_be_is_said_in_one_line(fields: dict[str, Any], message: str
 def test_an_input_of_another_type_is_refused_by_the_class(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         accelerator(fabric={"profile": "roce", "values": values})
+
+
+@pytest.mark.parametrize("resource", ["hca", "cpu and more", "/hca", "rdma/", "rdma/a/b"])
+def test_a_resource_that_kubernetes_would_refuse_is_refused_by_the_class(resource: str) -> None:
+    with pytest.raises(ValidationError):
+        accelerator(fabric={"profile": "roce", "rdmaResource": resource})
 
 
 def test_a_sites_profile_adds_and_goes_before_the_operators() -> None:
@@ -177,6 +184,11 @@ def test_the_digest_changes_with_whatever_the_pods_get_and_with_nothing_else() -
         pytest.param("about: x\ninputs: {mtu: big}\n---\n", "inputs: mtu: ", id="a default's type"),
         pytest.param("about: &a x\nrefuses: {A: *a}\n---\n", "references", id="a reference"),
         pytest.param("about: x\n---\n" + "#" * 16384, "longer than 16384 bytes", id="length"),
+        pytest.param("[" * 8000 + "\n---\n", "nested too deep", id="depth"),
+        pytest.param(
+            "about: x\npod: {annotations: {a: 2020-01-01}}\n---\n", "pod.annotations.a: ",
+            id="what is no JSON",
+        ),
     ],
 )  # fmt: skip
 def test_a_profile_that_cannot_be_read_says_why(text: str, message: str) -> None:

@@ -34,6 +34,20 @@ def test_a_status_that_makes_no_sense_leaves_the_class_as_it_is(status: Any) -> 
     assert plain == project.accelerator_class(accelerator(status))
 
 
+@pytest.mark.parametrize("data", [{"lab.env.j2": 5}, ["lab.env.j2"], "lab"])
+def test_profiles_that_are_no_texts_are_refused(data: Any) -> None:
+    with pytest.raises(ValueError, match='ConfigMap "lab": its data is no texts'):
+        project.fabric_profiles({"metadata": {"name": "lab"}, "data": data})
+
+
+@pytest.mark.parametrize("price", ["1e999999999", "1000000", "1e-400", "nan", "-1"])
+def test_a_price_that_no_status_can_hold_is_refused(price: str) -> None:
+    pool = document("rented-pool")
+    pool["spec"]["pricePerGPUHour"] = price
+    with pytest.raises(ValueError, match="pricePerGPUHour"):
+        project.rented_pool(pool)
+
+
 @pytest.mark.parametrize(
     ("annotation", "phases"),
     [
