@@ -46,7 +46,7 @@ def table(
     """Columns as wide as they need, those in `left` to the left; `cut` limits some."""
     cells = [
         [
-            cell if len(cell) <= cut.get(place, WIDTH) else cell[: cut[place] - 1] + "…"
+            cell if len(cell) <= (limit := cut.get(place, WIDTH)) else cell[: limit - 1] + "…"
             for place, cell in enumerate(row)
         ]
         for row in (head, *rows)

@@ -128,11 +128,14 @@ def taken(observed: observe.Observed, phase: Phase, result: PhaseResult) -> Meas
 def _estimate(asked: _Asked) -> Estimate:
     try:
         return _made(asked, estimates.shape_of(asked.model))
-    except ValueError as error:
-        why = line(str(error))
-    except ArithmeticError:
-        why = "the figures of the model, or of its class, are too large or too small to plan with"
-    return Estimate(PhasePlan(name=asked.phase.name, notes=(why,)))
+    except (ValueError, ArithmeticError) as error:
+        return Estimate(PhasePlan(name=asked.phase.name, notes=(line(_why(error)),)))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ArithmeticError):
+        return "the figures of the model, or of its class, are too large or too small to plan with"
+    return str(error)
 
 
 def _made(asked: _Asked, shape: Shape) -> Estimate:
@@ -154,8 +157,9 @@ def _made(asked: _Asked, shape: Shape) -> Estimate:
     try:
         machine = hardware.of_class(name, kind)
         numbers = estimates.numbers_of(phase, shape, kind, machine, site)
-    except (ValueError, throughput.Impossible) as error:
-        return Estimate(told.model_copy(update={"notes": (line(str(error)),)}))
+    except (ValueError, ArithmeticError, throughput.Impossible) as error:
+        # What is told of its memory stays: it holds the phase whatever its time.
+        return Estimate(told.model_copy(update={"notes": (line(_why(error)),)}))
     speed = unaided = numbers.throughput.tokens_per_second
     known = measured.find(asked.known, shape, phase.precision)
     if known is not None and numbers.basis != estimates.ESTIMATE:
@@ -286,7 +290,8 @@ def _lines(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _figure(value: float | None, digits: str = ".4g") -> str | None:
     """A number as a status holds it: more digits would change more often, and mean nothing."""
-    if value is None or not value < MOST:
+    # A tiny one would be written with more zeros than a status takes, and the status be refused.
+    if value is None or not (value == 0 or 1 / MOST < value < MOST):
         return None
     return f"{Decimal(f'{value:{digits}}'):f}"
 

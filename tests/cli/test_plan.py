@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from curriculum_cli import plan
-from curriculum_cli.plan_table import WIDTH
+from curriculum_cli.plan_table import HEAD, WIDTH, table
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ARTICLE = EXAMPLES / "article-8b.yaml"
@@ -48,6 +48,11 @@ def test_a_table_fits_its_columns(
 
     assert code == plan.FEASIBLE, out
     assert [line for line in out.splitlines() if len(line) > WIDTH] == []
+
+
+def test_a_cell_of_any_width_is_cut() -> None:
+    cells = ["9" * 300] * len(HEAD)
+    assert all("…" in cell for cell in list(table(HEAD, [cells]))[-1].split())
 
 
 def test_json_has_the_named_keys_and_numbers(capsys: pytest.CaptureFixture[str]) -> None:

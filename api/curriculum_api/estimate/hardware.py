@@ -202,6 +202,9 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
     }
     attention = numbers.attention_tflops
     known = matmul.get(Precision.BF16) or next(iter(matmul.values()))
+    attends = float(attention) * TERA if attention else known.measured * ATTENTION_SHARE
+    if attends <= 0:
+        raise ValueError(f"attentionTFLOPS must be above 0, not {attention}: correct it")
     owned, power, room = spec.ownership, spec.power, room_of(spec)
     return Hardware(
         name=name,
@@ -210,7 +213,7 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
         unified=room.unified,
         shared_memory=room.shared_memory,
         matmul=matmul,
-        attention=float(attention) * TERA if attention else known.measured * ATTENTION_SHARE,
+        attention=attends,
         bandwidth=_rate(numbers.memory),
         link=_rate(numbers.link) if numbers.link else None,
         fabric=_rate(numbers.fabric),

@@ -67,7 +67,10 @@ def taken(
     gpus: int,
 ) -> Measurement | None:
     """What a finished phase measures, beside its estimated tokens a second; None where nothing."""
-    if not isfinite(seconds) or seconds < WARM_SECONDS or tokens <= 0 or estimated <= 0:
+    if not isfinite(seconds) or seconds < WARM_SECONDS or estimated <= 0:
+        return None
+    # A container says these of itself, and may say anything: an integer of any length.
+    if not (0 < tokens <= MAX_INT and 0 < gpus <= MAX_INT):
         return None
     reached = tokens / seconds
     if not LEAST < reached / estimated < LARGEST:

@@ -48,6 +48,17 @@ def test_a_class_without_figures_says_what_to_add() -> None:
         hardware.of_class("x", kind)
 
 
+@pytest.mark.parametrize("rate", ["0", "1e-400"])
+def test_attention_that_takes_for_ever_is_refused(rate: str) -> None:
+    known = CLASSES["gb10-sm121"]
+    performance = {**known["performance"], "attentionTFLOPS": rate}
+    given = {"image": "trainer", **known, "performance": performance}
+    kind = AcceleratorClassSpec.model_validate(given)
+
+    with pytest.raises(ValueError, match='"x": attentionTFLOPS must be above 0'):
+        hardware.of_class("x", kind)
+
+
 def test_a_measured_rate_above_its_peak_is_refused() -> None:
     with pytest.raises(ValueError, match="at most its peak, not 3 of 2"):
         Speed(peak=2, measured=3)

@@ -84,6 +84,7 @@ def test_a_finished_phase_measures_itself_beside_its_estimate() -> None:
     [
         pytest.param(1000, 59.0, 100.0, id="too short to be warm"),
         pytest.param(0, 100.0, 100.0, id="no tokens"),
+        pytest.param(10**400, 100.0, 100.0, id="more than any number"),
         pytest.param(1000, float("nan"), 100.0, id="no number"),
         pytest.param(1000, float("inf"), 100.0, id="for ever"),
         pytest.param(1000, 100.0, 0.0, id="no estimate"),
