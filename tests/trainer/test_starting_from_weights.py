@@ -193,6 +193,17 @@ def test_dropout_that_is_asked_for_is_refused(phases: Phases) -> None:
     assert refused.value.outcome == "UserError"
 
 
+def test_weights_that_are_cut_are_refused_for_good(phases: Phases) -> None:
+    folder = phases.data / "weights-cut"
+    phases.together(phases.run(), lambda _run: _save(MODEL, folder))
+    for path in folder.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-100])
+    ended = phases.launch(phases.run("cut", model={"weights": folder.name}))
+
+    assert ended.outcome == "DataError"
+    assert "cannot be read" in ended.message
+
+
 def test_pickled_weights_are_refused(phases: Phases) -> None:
     folder = phases.data / "weights-pickled"
     phases.together(phases.run(), lambda _run: _save(MODEL, folder))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
@@ -62,7 +62,13 @@ def read(decoder: Any, folder: Path, take: Take) -> None:
     with ExitStack() as stack:
         slices: dict[str, Any] = {}
         for path in _files(folder):
-            file = stack.enter_context(safe_open(path, framework="pt"))
+            try:
+                file = stack.enter_context(safe_open(path, framework="pt"))
+            except SafetensorError as error:
+                raise failures.data_error(
+                    f'model.weights: "{path}" cannot be read: {failures.one_line(str(error), 200)}:'
+                    " it is cut, or no safetensors"
+                ) from error
             slices |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         stack.enter_context(_one_by_one())
         stack.enter_context(weights.registering(hook))
