@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import yaml
 
 from curriculum_api.estimate import optimize
+from curriculum_api.estimate import plan as estimates
 from curriculum_api.estimate.optimize import Choice, Optimum
 from curriculum_api.estimate.plan import Site
 from curriculum_cli import plan_json, plan_table
@@ -23,8 +24,8 @@ def main(given: Given, sites: Mapping[str, Site], asked: Namespace, *, program: 
     """Print every curriculum's best plan; 2 where none keeps to the bounds."""
     try:
         sys.stdout.write(_text(given, sites, asked))
-    except ValueError as error:
-        sys.stderr.write(f"{program} plan: {error}\n")
+    except estimates.INCALCULABLE as error:
+        sys.stderr.write(f"{program} plan: {estimates.why(error)}\n")
         return 2
     return 0
 

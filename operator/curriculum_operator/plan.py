@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 
-from curriculum_api.estimate import hardware, measured, throughput
+from curriculum_api.estimate import hardware, measured
 from curriculum_api.estimate import phase as phases
 from curriculum_api.estimate import plan as estimates
 from curriculum_api.estimate.hardware import GIB
@@ -128,14 +128,8 @@ def taken(observed: observe.Observed, phase: Phase, result: PhaseResult) -> Meas
 def _estimate(asked: _Asked) -> Estimate:
     try:
         return _made(asked, estimates.shape_of(asked.model))
-    except (ValueError, ArithmeticError) as error:
-        return Estimate(PhasePlan(name=asked.phase.name, notes=(line(_why(error)),)))
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ArithmeticError):
-        return "the figures of the model, or of its class, are too large or too small to plan with"
-    return str(error)
+    except estimates.INCALCULABLE as error:
+        return Estimate(PhasePlan(name=asked.phase.name, notes=(line(estimates.why(error)),)))
 
 
 def _made(asked: _Asked, shape: Shape) -> Estimate:
@@ -157,9 +151,9 @@ def _made(asked: _Asked, shape: Shape) -> Estimate:
     try:
         machine = hardware.of_class(name, kind)
         numbers = estimates.numbers_of(phase, shape, kind, machine, site)
-    except (ValueError, ArithmeticError, throughput.Impossible) as error:
+    except estimates.INCALCULABLE as error:
         # What is told of its memory stays: it holds the phase whatever its time.
-        return Estimate(told.model_copy(update={"notes": (line(_why(error)),)}))
+        return Estimate(told.model_copy(update={"notes": (line(estimates.why(error)),)}))
     speed = unaided = numbers.throughput.tokens_per_second
     known = measured.find(asked.known, shape, phase.precision)
     if known is not None and numbers.basis != estimates.ESTIMATE:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from curriculum_api.classes import CLASSES
 from curriculum_cli import plan
 from curriculum_cli.plan_table import HEAD, WIDTH, table
 
@@ -37,6 +38,13 @@ def changed(folder: Path, **phase: Any) -> str:
     path = folder / "changed.yaml"
     path.write_text(yaml.safe_dump_all(documents))
     return str(path)
+
+
+def rated(peak: str, attention: str = "1") -> dict[str, Any]:
+    """A Spark's rates with others of its matrix products and attention."""
+    matmul = [{"precision": "BF16", "peakTFLOPS": peak, "source": "x"}]
+    known = CLASSES["gb10-sm121"]["performance"]
+    return {**known, "matmul": matmul, "attentionTFLOPS": attention}
 
 
 @pytest.mark.parametrize("name", ["article-8b.yaml", "demo.yaml"])
@@ -145,13 +153,13 @@ def test_what_cannot_be_is_told_with_its_figures(
         pytest.param(
             {"trains": ["BF16", "NVFP4"]}, "has no NVFP4 training kernels", id="capability"
         ),
+        pytest.param({"performance": rated("1e-320")}, "too large or too small", id="nothing"),
+        pytest.param({"performance": rated("125", "1e300")}, "above its peak", id="impossible"),
     ],
 )
 def test_a_class_that_contradicts_itself_is_told(
     fields: dict[str, Any], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from curriculum_api.classes import CLASSES
-
     spec = {"image": "trainer", **CLASSES["gb10-sm121"], **fields}
     kind = tmp_path / "class.yaml"
     kind.write_text(yaml.safe_dump({
@@ -160,7 +168,8 @@ def test_a_class_that_contradicts_itself_is_told(
         "metadata": {"name": "gb10-sm121"},
         "spec": spec,
     }))  # fmt: skip
-    file = changed(tmp_path, precision="NVFP4" if "trains" in fields else "BF16")
+    precision = "NVFP4" if "trains" in fields else "BF16"
+    file = changed(tmp_path, precision=precision, contextLength=2**20, globalBatchTokens=None)
 
     code, out, _ = run(capsys, "-f", file, "-f", str(kind), "-o", "json")
 

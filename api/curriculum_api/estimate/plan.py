@@ -19,6 +19,9 @@ from curriculum_api.v1alpha1.curriculum import CurriculumSpec, Model, Phase
 from curriculum_api.v1alpha1.rented_pool import RentedPoolSpec
 from curriculum_api.wire import Strategy
 
+INCALCULABLE = (ValueError, ArithmeticError, throughput.Impossible)
+"""What an estimate raises where the numbers that it rests on make no sense; `why` says it."""
+
 ESTIMATE = "estimate"
 """The basis of figures that rest on the class's rates alone."""
 
@@ -143,6 +146,13 @@ def shape_of(model: Model) -> Shape:
     return shapes.of_config(model.config or {})
 
 
+def why(error: Exception) -> str:
+    """Why nothing could be estimated, in one line."""
+    if isinstance(error, ArithmeticError):
+        return "the figures of the model, or of its class, are too large or too small to plan with"
+    return str(error)
+
+
 def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
     """The plan of one phase."""
     kind = site.classes.get(phase.accelerator_class)
@@ -165,8 +175,8 @@ def of_phase(phase: Phase, shape: Shape, site: Site) -> PhasePlan:
     try:
         hardware = machines.of_class(phase.accelerator_class, kind)
         numbers = numbers_of(phase, shape, kind, hardware, site)
-    except ValueError as error:
-        return PhasePlan(phase, gpus, None, (*problems, str(error)))
+    except INCALCULABLE as error:
+        return PhasePlan(phase, gpus, None, (*problems, why(error)))
     problems.extend(too_long(phase, numbers))
     return PhasePlan(
         phase, gpus, numbers, tuple(problems), tuple(remarks(phase, shape, hardware, numbers))
@@ -373,5 +383,5 @@ def _on_rented(
     )
     try:
         return numbers_of(moved, shape, kind, machines.of_class(pool.accelerator_class, kind), site)
-    except ValueError:
+    except INCALCULABLE:
         return None
