@@ -294,7 +294,12 @@ def test_training_documents_state_each_fact_once_and_then_ask(
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(("--length", "20"), "give at least"), (("--length", "99", "--times", "1"), "--times 1 asks")],
+    [
+        (("--length", "20"), "give at least"),
+        (("--length", "99", "--times", "1"), "--times 1 asks"),
+        (("--length", "99", "--gap", "-50"), "--gap -50 makes no document"),
+        (("--length", "99", "--documents", "0"), "--documents 0 makes no document"),
+    ],
 )
 def test_documents_that_could_teach_nothing_are_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str

@@ -166,6 +166,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.times < 2:
             raise failures.user_error(f"--times {options.times} asks for nothing: give 2 or more")
+        for name, least in (("gap", 0), ("documents", 1), ("length", 1)):
+            if getattr(options, name) < least:
+                raise failures.user_error(
+                    f"--{name} {getattr(options, name)} makes no document: give {least} or more"
+                )
         encoder = Encoder(Path(options.tokenizer))
         files = texts.find(options.haystack, pattern=options.pattern)
         haystack = _read(files, encoder, tokens=options.length * options.documents)
