@@ -65,8 +65,11 @@ class _Asked:
     known: tuple[Measurement, ...]
 
     def __hash__(self) -> int:
+        # Also what a sweep changes: those who share a hash are compared one by one.
         phase = self.phase
-        return hash((phase.name, phase.tokens, phase.nodes, phase.context_length, self.known))
+        shape = (phase.tokens, phase.nodes, phase.context_length, phase.micro_batch_size)
+        swept = (phase.global_batch_tokens, phase.optimizer, phase.data, phase.memory)
+        return hash((phase.name, *shape, *swept, self.model.preset, self.known))
 
 
 def estimate(observed: observe.Observed, phase: Phase) -> Estimate:

@@ -327,6 +327,15 @@ def test_what_an_estimate_rests_on_is_compared_whole() -> None:
     assert told(at(long), "long").usd != told(at(long).having(pools=cheaper), "long").usd
 
 
+def test_curricula_of_a_sweep_are_not_compared_one_by_one() -> None:
+    swept = [at(phase(optimizer={"name": "AdamW", "learningRate": f"{n}e-6"})) for n in (1, 2)]
+    swept += [at(phase(microBatchSize=n)) for n in (2, 4)] + [at(phase(globalBatchTokens=32768))]
+    kind = timed().spec
+    specs = [here.curriculum.spec for here in swept]
+    asked = {hash(plan._Asked(spec.phases[0], spec.model, kind, None, ())) for spec in specs}
+    assert len(asked) == len(swept)
+
+
 # What later plans learn.
 
 
