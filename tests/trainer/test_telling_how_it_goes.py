@@ -1,11 +1,8 @@
 """Progress, results and failures: what is told, how often, and what a failure is called."""
 
-import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,48 +13,19 @@ from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.progress import Progress
 from curriculum_trainer.reports import Report
 
+from .listener import Listener, listening
 from .phases import Phases
 
 
-class _Listener(HTTPServer):
-    """Keeps what was posted."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.posts: list[tuple[str | None, dict[str, Any]]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/namespaces/lab/status"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Listener
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.posts.append((self.headers["Authorization"], json.loads(body)))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
 @pytest.fixture
-def listener() -> Iterator[_Listener]:
-    server = _Listener()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def listener() -> Iterator[Listener]:
+    with listening() as server:
+        yield server
 
 
 @pytest.mark.trainer
 def test_a_run_reports_its_stages_and_ends_at_100_percent(
-    phases: Phases, listener: _Listener
+    phases: Phases, listener: Listener
 ) -> None:
     token = phases.root / "token"
     token.write_text("secret\n")
@@ -79,7 +47,7 @@ def test_a_run_reports_its_stages_and_ends_at_100_percent(
 
 
 def test_without_steps_there_is_no_beat(
-    listener: _Listener, monkeypatch: pytest.MonkeyPatch
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
     told = Progress({"KUBEFLOW_TRAINER_SERVER_URL": listener.url}, leads=True)
@@ -90,7 +58,7 @@ def test_without_steps_there_is_no_beat(
     assert len(listener.posts) == 1
 
 
-def test_many_steps_are_one_post_and_the_last_is_sent(listener: _Listener) -> None:
+def test_many_steps_are_one_post_and_the_last_is_sent(listener: Listener) -> None:
     told = Progress({"KUBEFLOW_TRAINER_SERVER_URL": listener.url}, leads=True)
     for step in range(200):
         told.tell(percent=step / 2, remaining_seconds=1.5, metrics={"step": step})
