@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 
 import pytest
+import torch
 
+from curriculum_api.preflight import schedule
 from curriculum_api.preflight.figures import Check, Measured
 from curriculum_api.run import PhaseResult, PhaseRun
-from curriculum_trainer import interfaces, preflight, preflight_node, preflight_pair, result
+from curriculum_trainer import interfaces, preflight, preflight_node, result
 
 from .arming import arm, before
 from .listener import listening
@@ -72,12 +74,12 @@ def _on(node: str, action: Callable[[], None]) -> Callable[[PhaseRun], None]:
 
 
 def _slow_products() -> None:
-    before(preflight_node.torch, "matmul", lambda: time.sleep(SLOW_SECONDS))
+    before(torch, "matmul", lambda: time.sleep(SLOW_SECONDS))
 
 
 def _slow_messages() -> None:
     for name in ("send", "recv"):
-        before(preflight_pair.dist, name, lambda: time.sleep(SLOW_SECONDS))
+        before(torch.distributed, name, lambda: time.sleep(SLOW_SECONDS))
 
 
 def _lost_packets() -> None:
@@ -93,7 +95,7 @@ def _lost_packets() -> None:
 
 def _silent() -> None:
     never = threading.Event()
-    before(preflight_pair.dist, "send", lambda: never.wait())
+    before(torch.distributed, "send", lambda: never.wait())
 
 
 def test_sound_nodes_train_and_their_figures_lie_beside_the_checkpoints(
@@ -190,7 +192,7 @@ def test_a_node_that_exchanges_nothing_is_named_and_its_pairs_end_in_time(
     phases: Phases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def action(_run: PhaseRun) -> None:
-        preflight.schedule.PAIR_SECONDS = 2.0
+        schedule.PAIR_SECONDS = 2.0
         if os.environ["NODE_NAME"] == "spark-2":
             _silent()
 

@@ -154,6 +154,12 @@ def pair_line(found: SlowPair) -> str:
     return f"{' and '.join(found.nodes)}: {what}; nothing tells which of them it is"
 
 
+def falls_short(check: Check, figures: Figures, floors: Mapping[Check, float]) -> bool:
+    """Whether a figure that is there is under its floor."""
+    limit = floors.get(check, inf if check in AT_MOST else 0.0)
+    return check in figures and _bad(check, figures[check], limit)
+
+
 def merged(first: Figures, second: Mapping[Check, float]) -> Figures:
     """The better of two measurements, check by check."""
     both = {check: better(check, first[check], second[check]) for check in first if check in second}
