@@ -205,11 +205,13 @@ def _apart(
     Two nodes with a slow link do not tell which of them it is; each with a third does.
     """
     bounds = floors.of_class(kind.spec, phase.precision)
+    slow = {node.name: record.slow_partners(node, bounds) for node in fitting}
     first: list[observe.Node] = []
     last: list[observe.Node] = []
     for node in fitting:
-        slow = record.slow_partners(node, bounds)
-        (last if any(other.name in slow for other in first) else first).append(node)
+        # while it lies on both: a quarantine drops what one of them bears
+        known = any(o.name in slow[node.name] and node.name in slow[o.name] for o in first)
+        (last if known else first).append(node)
     return first + last
 
 

@@ -21,8 +21,11 @@ from .phases import Phases
 
 pytestmark = pytest.mark.trainer
 
-SLOW_SECONDS = 0.02
-"""For one product, or one message: many times what it takes."""
+PRODUCT_SECONDS = 0.5
+"""For one product: many times what it takes."""
+
+SLOW_BYTES = 10e6
+"""A second, over a link that carries many times that."""
 
 
 def _measured(phases: Phases, run: PhaseRun) -> Measured:
@@ -74,12 +77,19 @@ def _on(node: str, action: Callable[[], None]) -> Callable[[PhaseRun], None]:
 
 
 def _slow_products() -> None:
-    before(torch, "matmul", lambda: time.sleep(SLOW_SECONDS))
+    before(torch, "matmul", lambda: time.sleep(PRODUCT_SECONDS))
 
 
 def _slow_messages() -> None:
+    def slow(real: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(values: torch.Tensor, *others: object, **named: object) -> None:
+            time.sleep(values.nbytes / SLOW_BYTES)
+            real(values, *others, **named)
+
+        return wrapped
+
     for name in ("send", "recv"):
-        before(torch.distributed, name, lambda: time.sleep(SLOW_SECONDS))
+        setattr(torch.distributed, name, slow(getattr(torch.distributed, name)))
 
 
 def _lost_packets() -> None:
@@ -128,7 +138,7 @@ def test_sound_nodes_train_and_their_figures_lie_beside_the_checkpoints(
     [
         pytest.param(_slow_products, Check.MATMUL, {}, id="slow products, by its peers"),
         pytest.param(_slow_messages, Check.LINK, {}, id="a slow link, by its peers"),
-        pytest.param(_slow_messages, Check.LINK, {"link": 0.1}, id="a slow link, by a floor"),
+        pytest.param(_slow_messages, Check.LINK, {"link": 0.05}, id="a slow link, by a floor"),
         pytest.param(_lost_packets, Check.LOSS, {"loss": 0.5}, id="lost packets"),
     ],
 )
@@ -179,7 +189,7 @@ def test_of_two_nodes_the_pair_is_named_and_neither_is_blamed(
     phases: Phases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arm(monkeypatch, _on("spark-2", _slow_messages))
-    pods = _pods(phases, _run(phases, nodes=2, floors={"link": 0.1}))
+    pods = _pods(phases, _run(phases, nodes=2, floors={"link": 0.05}))
     for pod in pods:
         assert pod.outcome == "FabricError"
         assert pod.preflight is not None

@@ -69,10 +69,10 @@ class Interfaces:
 
 def named(environment: Mapping[str, str], root: Path = SYS) -> Interfaces:
     """The interfaces and ports that the fabric's environment names and this node has."""
-    nets = _matching(
-        environment.get("NCCL_SOCKET_IFNAME") or environment.get("GLOO_SOCKET_IFNAME") or "",
-        [name for name in _entries(root / "net") if name != "lo"],
-    )
+    # gloo's names are whole, NCCL's are prefixes
+    gloo = environment.get("GLOO_SOCKET_IFNAME")
+    asked = environment.get("NCCL_SOCKET_IFNAME") or (f"={gloo}" if gloo else "")
+    nets = _matching(asked, [name for name in _entries(root / "net") if name != "lo"])
     hcas: list[str] = []
     if environment.get("NCCL_IB_DISABLE") != "1":
         there = _entries(root / "infiniband")

@@ -43,7 +43,7 @@ from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.interfaces import Interfaces
 from curriculum_trainer.meeting import Meeting, within
 from curriculum_trainer.precision import Device
-from curriculum_trainer.preflight_pair import Wire
+from curriculum_trainer.preflight_pair import Line
 from curriculum_trainer.result import Reached
 from curriculum_trainer.telling import Telling
 
@@ -132,23 +132,23 @@ class _Gang:
         rounds = schedule.rounds(len(self._nodes), self._asked.rounds, start=self._run.attempt - 1)
         frames = self._uses.frames()
         self._alone(everybody)
-        wire = self._open() if rounds else None
+        line = self._open() if rounds else None
         for pairs in rounds:
-            self._round(wire, pairs)
+            self._round(line, pairs)
         self._own = self._by_node({**self._own[self._node], **self._seen(frames)})
         found = self._diagnose()
         if not found.good:
-            self._once_more(found, wire)
+            self._once_more(found, line)
             found = self._diagnose()
-        if found.good and wire is not None:
-            self._all(wire)
-            wire.close()
+        if found.good and line is not None:
+            self._all(line)
+            line.close()
         return found
 
     def _diagnose(self) -> Diagnosis:
         return diagnose.diagnose(self.measured, self._asked.floors)
 
-    def _once_more(self, found: Diagnosis, wire: Wire | None) -> None:
+    def _once_more(self, found: Diagnosis, line: Line | None) -> None:
         """Measure again what was found wanting, but for pairs that hang: they hang still."""
         numbers = {name: number for number, name in enumerate(self._nodes)}
         alone = {numbers[s.node] for s in found.suspects if s.check in OWN}
@@ -161,7 +161,7 @@ class _Gang:
             if figures != HANGS and (set(pair) & doubted or pair in named)
         ]
         for pairs in schedule.apart(again):
-            self._round(wire, pairs)
+            self._round(line, pairs)
 
     def _alone(self, nodes: Sequence[int]) -> None:
         """What each of these nodes can do by itself; nodes of one machine take turns."""
@@ -216,24 +216,24 @@ class _Gang:
         good, bad = (now - then for now, then in zip(self._uses.frames(), before, strict=True))
         return {Check.ERRORS: 100 * bad / (good + bad)} if good + bad > 0 else {}
 
-    def _open(self) -> Wire:
+    def _open(self) -> Line:
         limit = min(schedule.REDUCE_SECONDS, self._meeting.left())
         rank, uses = self._place.rank, self._uses
-        wire = within(limit, lambda: Wire(self._device, rank, uses))
+        line = within(limit, lambda: Line(self._device, rank, uses))
         self._gather("the group of its own")
-        assert wire is not None, "all have gathered, so all have one"
-        return wire
+        assert line is not None, "all have gathered, so all have one"
+        return line
 
-    def _round(self, wire: Wire | None, pairs: Iterable[Pair]) -> None:
+    def _round(self, line: Line | None, pairs: Iterable[Pair]) -> None:
         """Disjoint pairs at once; accelerators meet those of their own number."""
         tag, figures = self._stages + 1, None
         partner = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
         other = partner.get(self._node)
-        if other is not None and wire is not None:
+        if other is not None and line is not None:
             peer = other * self._run.processes_per_node + self._place.local_rank
             limit = min(schedule.PAIR_SECONDS, self._meeting.left())
             try:
-                figures = within(limit, lambda: wire.meet(peer, tag)) or HANGS
+                figures = within(limit, lambda: line.meet(peer, tag)) or HANGS
             except (RuntimeError, OSError):
                 # the other is gone, or the transport has given up on it
                 figures = HANGS
@@ -246,10 +246,10 @@ class _Gang:
         for pair, told in seen.items():
             self._pairs[pair] = diagnose.merged(self._pairs.get(pair, {}), told)
 
-    def _all(self, wire: Wire) -> None:
+    def _all(self, line: Line) -> None:
         """The all-reduce of everybody."""
         limit = min(schedule.REDUCE_SECONDS, self._meeting.left())
-        figures = within(limit, wire.reduce)
+        figures = within(limit, line.reduce)
         told = self._gather("the all-reduce", figures)
         if any(said is None for said in told):
             raise PhaseFailure(

@@ -32,7 +32,7 @@ FEW_PACKETS = 200
 GB = 1e9
 
 
-class Wire:
+class Line:
     """One process's end of every pair."""
 
     def __init__(self, device: Device, rank: int, uses: Interfaces) -> None:

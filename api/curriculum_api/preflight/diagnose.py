@@ -34,7 +34,7 @@ COMPARED = frozenset({Check.MATMUL, Check.CLOCK, Check.MEMORY, Check.SPEED, Chec
 """Checks in which peers are alike. Storage is not one: it is shared, and others write to it."""
 
 SHARED = frozenset({Check.WRITE, Check.READ})
-"""Checks of what all nodes share: where no node is better, none is to blame."""
+"""Checks of what all nodes share: a node is to blame where its peers do twice as well."""
 
 NODES_COMPARED = 3
 """Links are compared from this many nodes on: with two there is one link and nothing beside it."""
@@ -100,10 +100,10 @@ def diagnose(measured: Measured, floors: Mapping[Check, float]) -> Diagnosis:
     remarks: list[str] = []
     for check in OWN:
         below = list(_below(check, measured, floors))
-        if _is_the_floor(check, below, measured):
+        alone = [suspect for suspect in below if _stands_out(suspect, below, measured)]
+        suspects += alone
+        if len(alone) < len(below):
             remarks.append(_of_all(check, below))
-        else:
-            suspects += below
     blamed = {suspect.node for suspect in suspects}
     judged = [
         _by_pairs(check, measured.pairs, _pair_limit(check, measured, floors), blamed)
@@ -195,18 +195,21 @@ def _below(check: Check, measured: Measured, floors: Mapping[Check, float]) -> I
             )
 
 
-def _is_the_floor(check: Check, below: Sequence[Suspect], measured: Measured) -> bool:
-    """Whether all fall short alike: then it is what they share, or the floor, and no node."""
-    known = [node for node in measured.nodes if check in node.figures]
-    if not below or len(below) < len(known):
-        return False
-    return check in SHARED or len(known) >= NODES_COMPARED
+def _stands_out(suspect: Suspect, below: Sequence[Suspect], measured: Measured) -> bool:
+    """Whether it is the node that is bad, and not the floor or what all nodes share."""
+    check = suspect.check
+    known = {node.node: node.figures[check] for node in measured.nodes if check in node.figures}
+    peers = [value for name, value in known.items() if name != suspect.node]
+    if check in SHARED:
+        return bool(peers) and suspect.value < SHARE * median(peers)
+    return len(below) < len(known) or len(known) < NODES_COMPARED
 
 
 def _of_all(check: Check, below: Sequence[Suspect]) -> str:
     best = max(below, key=lambda suspect: suspect.value)
-    what = "it is slow for all" if check in SHARED else "doubt the floor before the nodes"
-    return f"no node reaches its floor: {line(best)} at best ({best.node}): {what}"
+    if check in SHARED:
+        return f"the checkpoint volume is slow for all: {line(best)} at best ({best.node})"
+    return f"no node reaches its floor: {line(best)} at best ({best.node}): doubt the floor first"
 
 
 def _pair_limit(

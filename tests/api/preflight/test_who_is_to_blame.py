@@ -153,7 +153,12 @@ def test_storage_that_is_slow_for_all_is_no_nodes_fault(check: Check, nodes: int
     measured = gang(nodes, own={node: {check: 0.1} for node in range(nodes)})
     found = diagnose.diagnose(measured, {check: 0.7})
     assert found.good
-    assert "it is slow for all" in found.remarks[0]
+    assert "the checkpoint volume is slow for all" in found.remarks[0]
+
+
+def test_storage_near_its_floor_blames_nobody() -> None:
+    own = {0: {Check.WRITE: 0.69}, 1: {Check.WRITE: 0.71}}
+    assert diagnose.diagnose(gang(2, own=own), {Check.WRITE: 0.7}).good
 
 
 def test_storage_that_is_slow_for_one_is_that_nodes() -> None:
@@ -166,7 +171,7 @@ def test_a_floor_that_none_of_three_reaches_is_doubted_itself() -> None:
     assert found.good
     assert found.remarks == (
         "no node reaches its floor: matmul 91 TFLOPS, floor 500 at best (spark-1): doubt the floor"
-        " before the nodes",
+        " first",
     )
 
 

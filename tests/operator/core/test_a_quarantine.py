@@ -132,6 +132,9 @@ def test_a_slow_pair_is_not_put_together_where_there_is_another_choice() -> None
     sound = bearing(measured({("a", "b"): 2.0}), measured({("a", "b"): 20.0}))
     nodes = {one.name: one for one in sound}
     assert answer(waiting("x"), nodes=nodes, classes=floors) == ("a", "b"), "it was mended"
+    slow[1] = replace(slow[1], annotations={})
+    nodes = {one.name: one for one in slow}
+    assert answer(waiting("x"), nodes=nodes, classes=floors) == ("a", "b"), "b was kept away"
 
 
 # Attempts.

@@ -228,7 +228,7 @@ async def test_an_operator_that_dies_before_it_marks_the_node_is_followed_by_one
 ) -> None:
     stage.script.plans["slm", "pretrain", 1] = falls_short("spark-2")
     await begin(stage)
-    await stage.until(lambda: stage.phase("pretrain").get("attempts") == 1, "attempt 1")
+    await stage.until(lambda: stage.witness.started, "attempt 1 runs")
     await stage.operators[0].kill()
     await stage.passes(30)
     stage.operator()
@@ -249,10 +249,11 @@ async def test_a_pod_may_only_speak_of_the_nodes_of_its_own_gang(stage: Stage) -
 
 @scenario()
 async def test_other_taints_of_the_node_stay(stage: Stage) -> None:
-    other = {"key": "example.com/rack", "value": "3", "effect": "PreferNoSchedule"}
-    await stage.edit("spark-2", lambda raw: raw["spec"].update(taints=[other]), kinds.NODES)
+    other = {"key": "example.com/rack", "value": "3", "effect": "NoSchedule"}
     stage.script.plans["slm", "pretrain", 1] = falls_short("spark-2")
     await begin(stage)
+    await stage.until(lambda: stage.witness.started, "attempt 1 runs")
+    await stage.edit("spark-2", lambda raw: raw["spec"].update(taints=[other]), kinds.NODES)
     await stage.until(lambda: taints(stage, "spark-2"), "it is in quarantine")
     assert other in seen(stage, "spark-2")["spec"]["taints"]
     await stage.until(lambda: not taints(stage, "spark-2"), "it is over")
