@@ -91,7 +91,7 @@ def _node(rank: int, nodes: int, rounds: int, port: str, folder: Path, answers: 
     }  # fmt: skip
     import torch
 
-    from curriculum_trainer import collective, preflight
+    from curriculum_trainer import collective, preflight, preflight_report
     from curriculum_trainer.progress import Progress
     from curriculum_trainer.result import Reached
     from curriculum_trainer.telling import Telling
@@ -106,7 +106,7 @@ def _node(rank: int, nodes: int, rounds: int, port: str, folder: Path, answers: 
     began = time.perf_counter()
     preflight.prove(run, place, device, reached, telling)
     took = time.perf_counter() - began
-    path = folder / "phase" / preflight.FILE
+    path = folder / "phase" / preflight_report.FILE
     answers.put((took, path.read_text() if rank == 0 else ""))
     collective.leave()
 

@@ -33,7 +33,7 @@ PATH = (
     "/apis/curriculum.dev/v1alpha1/namespaces/{namespace}/trainingcurricula/{name}"
     "/phases/{phase}/attempts/{attempt}/status"
 )
-BODY_BYTES = 64 * 1024
+BODY_BYTES = 256 * 1024
 TOKEN_BYTES = 4 * 1024
 KNOWN_SECONDS = 300.0
 REFUSED_SECONDS = 10.0

@@ -94,7 +94,8 @@ def change(
 ) -> Change | None:
     """What is to be written on a node; None where it says all already.
 
-    `finding` is the newest there is, `measured` its new record, `seconds` how long nodes of its
+    `finding` is the newest there is, `measured` its new record, which a node that is kept away does
+    not get, `seconds` how long nodes of its
     class are kept away, None where its class asks for no preflight.
     """
     held, value = of(node), taint(node)
@@ -105,7 +106,7 @@ def change(
         if until > now:
             return _begin(finding, until)
     annotations: dict[str, str | None] = {}
-    if measured is not None:
+    if measured is not None and value is None:
         written = record.text(measured)
         if node.annotations.get(names.PREFLIGHT_ANNOTATION) != written:
             annotations[names.PREFLIGHT_ANNOTATION] = written

@@ -14,6 +14,8 @@ class Listener(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.posts: list[tuple[str | None, dict[str, Any]]] = []
+        self.refuses = ""
+        """A body with this key is answered by 400."""
 
     @property
     def url(self) -> str:
@@ -25,8 +27,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.posts.append((self.headers["Authorization"], json.loads(body)))
-        self.send_response(200)
+        told = json.loads(body)
+        self.server.posts.append((self.headers["Authorization"], told))
+        self.send_response(400 if self.server.refuses in told else 200)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:

@@ -13,7 +13,7 @@ import torch
 from curriculum_api.preflight import schedule
 from curriculum_api.preflight.figures import Check, Measured
 from curriculum_api.run import PhaseResult, PhaseRun
-from curriculum_trainer import interfaces, preflight, preflight_node, result
+from curriculum_trainer import interfaces, preflight_node, preflight_report, result
 
 from .arming import arm, before
 from .listener import listening
@@ -29,7 +29,7 @@ SLOW_BYTES = 10e6
 
 
 def _measured(phases: Phases, run: PhaseRun) -> Measured:
-    path = result.phase_folder(run) / preflight.FILE
+    path = result.phase_folder(run) / preflight_report.FILE
     return Measured.model_validate_json(path.read_text())
 
 

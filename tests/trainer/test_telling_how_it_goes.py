@@ -46,6 +46,42 @@ def test_a_run_reports_its_stages_and_ends_at_100_percent(
     assert last["lossFirst"] == str(ended.loss_first)
 
 
+def test_what_is_attached_goes_along_until_it_was_heard(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
+    told = Progress({"KUBEFLOW_TRAINER_SERVER_URL": listener.url}, leads=True)
+    told.attach("preflight", {"seconds": 3})
+    for step in (1, 2):
+        told.tell(percent=10, remaining_seconds=None, metrics={"step": step})
+        told.flush()
+    told.close()
+
+    assert [body.get("preflight") for _, body in listener.posts] == [{"seconds": 3}, None]
+
+
+def test_what_nobody_takes_does_not_stand_in_the_way(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
+    listener.refuses = "preflight"
+    told = Progress({"KUBEFLOW_TRAINER_SERVER_URL": listener.url}, leads=True)
+    told.attach("preflight", {"seconds": 3})
+    for step in range(progress.ATTACHED_TRIES + 1):
+        told.tell(percent=10, remaining_seconds=None, metrics={"step": step})
+        told.flush()
+    told.close()
+
+    assert ["preflight" in body for _, body in listener.posts] == [True, True, True, False]
+
+
+def test_nobody_is_waited_for_where_nobody_listens() -> None:
+    told = Progress({}, leads=True)
+    told.tell(percent=10, remaining_seconds=None, metrics={})
+    told.flush()
+    told.close()
+
+
 def test_without_steps_there_is_no_beat(
     listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

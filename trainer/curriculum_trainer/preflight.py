@@ -8,23 +8,18 @@ suspect is measured a second time, and the better of the two counts, before it i
 neighbour disturbed once is not a bad node. Nodes that share a machine multiply in turns.
 """
 
-import json
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from curriculum_api.preflight import diagnose, schedule
 from curriculum_api.preflight.diagnose import Diagnosis
 from curriculum_api.preflight.figures import (
-    AT_MOST,
     OWN,
-    PAIR,
-    UNITS,
     Check,
     Figures,
     Measured,
@@ -37,7 +32,7 @@ from curriculum_api.preflight.figures import (
 from curriculum_api.preflight.schedule import Pair
 from curriculum_api.run import NODE_NAME_ENV, PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import failures, interfaces, preflight_node, result
+from curriculum_trainer import failures, interfaces, preflight_node, preflight_report, result
 from curriculum_trainer.collective import Place
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.interfaces import Interfaces
@@ -47,12 +42,8 @@ from curriculum_trainer.preflight_pair import Line
 from curriculum_trainer.result import Reached
 from curriculum_trainer.telling import Telling
 
-FILE = "preflight.json"
-"""What was measured last, beside the phase's checkpoints."""
-
-MESSAGE_SUSPECTS = 3
 MESSAGE_NODES = 8
-"""What the attempt's message names; the rest are counted."""
+"""Nodes that a message names."""
 
 HANGS = {Check.LINK: 0.0}
 
@@ -70,12 +61,12 @@ def prove(run: PhaseRun, place: Place, device: Device, reached: Reached, telling
     gang = _Gang(run, asked, place, device, beat=lambda: telling.stage("preflight"))
     found = gang.measure()
     if place.leads:
-        _keep(run, gang.measured)
-    telling.measured(gang.measured, [_summary(gang.measured), *found.remarks])
+        preflight_report.keep(run, gang.measured)
+    telling.measured(gang.measured, [preflight_report.summary(gang.measured), *found.remarks])
     if not found.good:
         reached.preflight = found.findings
         telling.flush()
-        raise PhaseFailure(Outcome.FABRIC_ERROR, _message(found))
+        raise PhaseFailure(Outcome.FABRIC_ERROR, preflight_report.message(found))
 
 
 class _Gang:
@@ -113,15 +104,15 @@ class _Gang:
     @property
     def measured(self) -> Measured:
         """All that is known so far."""
-        rows = zip(self._nodes, self._boots, self._own, strict=True)
+        rows = zip(self._nodes, self._boots, map(_short, self._own), strict=True)
         return Measured(
             precision=measured_as(self._run.precision),
             nodes=tuple(NodeFigures(node=n, boot=b, figures=f) for n, b, f in rows),
             pairs=tuple(
-                PairFigures(nodes=(self._nodes[one], self._nodes[other]), figures=figures)
+                PairFigures(nodes=(self._nodes[one], self._nodes[other]), figures=_short(figures))
                 for (one, other), figures in self._pairs.items()
             ),
-            together=self._together,
+            together=_short(self._together),
             seconds=round(time.monotonic() - self._began, 3),
         )
 
@@ -220,8 +211,16 @@ class _Gang:
         limit = min(schedule.REDUCE_SECONDS, self._meeting.left())
         rank, uses = self._place.rank, self._uses
         line = within(limit, lambda: Line(self._device, rank, uses))
-        self._gather("the group of its own")
-        assert line is not None, "all have gathered, so all have one"
+        opened = self._gather("connections to all others", line is not None)
+        if line is None or not all(opened):
+            closed = dict.fromkeys(
+                name for name, done in zip(self._meeting.nodes, opened, strict=True) if not done
+            )
+            raise PhaseFailure(
+                Outcome.FABRIC_ERROR,
+                f"preflight: {_named(list(closed))} could not connect to all others within "
+                f"{limit:.0f} s: look at the interfaces and ports that the fabric names",
+            )
         return line
 
     def _round(self, line: Line | None, pairs: Iterable[Pair]) -> None:
@@ -254,9 +253,8 @@ class _Gang:
         if any(said is None for said in told):
             raise PhaseFailure(
                 Outcome.FABRIC_ERROR,
-                f"preflight: an all-reduce over {', '.join(self._nodes[:MESSAGE_NODES])}"
-                f"{', ...' if len(self._nodes) > MESSAGE_NODES else ''} did not end in {limit:.0f}"
-                " s, though pairs of them exchange: look at the switch between them",
+                f"preflight: an all-reduce over {_named(self._nodes)} did not end in {limit:.0f} s"
+                ", though pairs of them exchange: look at the switch between them",
             )
         for said in told:
             self._together = _worst(self._together, said)
@@ -277,6 +275,11 @@ class _Gang:
         return told
 
 
+def _short(figures: Figures) -> Figures:
+    """To four digits: what goes to the operator is read by people, and has a limit."""
+    return {check: float(f"{value:.4g}") for check, value in figures.items()}
+
+
 def _storage(path: Path) -> Figures:
     try:
         return preflight_node.storage(path)
@@ -295,6 +298,10 @@ def _worst(one: Figures, other: Mapping[str, float]) -> Figures:
     return {**one, **told, **both}
 
 
+def _named(nodes: Sequence[str]) -> str:
+    return ", ".join(nodes[:MESSAGE_NODES]) + (", ..." if len(nodes) > MESSAGE_NODES else "")
+
+
 def _own_name() -> str:
     return os.environ.get(NODE_NAME_ENV) or socket.gethostname()
 
@@ -304,50 +311,3 @@ def _distinct(names: Sequence[str]) -> list[str]:
     if len(set(names)) == len(names):
         return list(names)
     return [f"{name}-{number}" for number, name in enumerate(names)]
-
-
-def _keep(run: PhaseRun, measured: Measured) -> None:
-    """Beside the checkpoints, for whoever looks later; a full disk is told of by other means."""
-    folder = result.phase_folder(run)
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        document = measured.model_dump(mode="json", by_alias=True)
-        (folder / FILE).write_text(json.dumps(document, indent=2) + "\n")
-
-
-def _summary(measured: Measured) -> str:
-    """What was measured, in one line: the worst of each check and where it was found."""
-    told = []
-    for check in OWN:
-        known = [(n.figures[check], n.node) for n in measured.nodes if check in n.figures]
-        if known:
-            told.append(_least(check, known))
-    for check in PAIR:
-        met = [(p.figures[check], "-".join(p.nodes)) for p in measured.pairs if check in p.figures]
-        if met:
-            told.append(_least(check, met))
-    for check, value in measured.together.items():
-        told.append(
-            f"all-reduce {check if check is Check.LATENCY else ''}".strip()
-            + f" {value:.3g} {UNITS[check]}"
-        )
-    return (
-        f"preflight of {len(measured.nodes)} nodes and {len(measured.pairs)} pairs in "
-        f"{measured.seconds:.1f} s; worst: {', '.join(told)}"
-    )
-
-
-def _least(check: Check, known: Sequence[tuple[float, str]]) -> str:
-    choose = max if check in AT_MOST else min
-    value, where = choose(known)
-    return f"{check} {value:.3g} {UNITS[check]} ({where})"
-
-
-def _message(found: Diagnosis) -> str:
-    """Every suspect in a sentence, as far as a message goes."""
-    findings = found.findings
-    told = [diagnose.sentence(suspect) for suspect in findings.suspects]
-    told += [diagnose.pair_line(pair) for pair in findings.pairs]
-    left = len(told) - MESSAGE_SUSPECTS + findings.more
-    more = f"; and {left} more" if left > 0 else ""
-    return f"preflight: {'; '.join(told[:MESSAGE_SUSPECTS])}{more}"

@@ -20,6 +20,7 @@ INTERVAL_SECONDS = 2.0
 """At most one POST per this time, but for the last one."""
 
 TIMEOUT_SECONDS = 5.0
+ATTACHED_TRIES = 3
 
 
 class Progress:
@@ -29,8 +30,8 @@ class Progress:
         self._environment = environment
         self._url = environment.get(SERVER_URL_ENV) if leads else None
         self._newest: dict[str, Any] | None = None
-        self._attached: dict[str, Any] = {}
-        """What goes along once, with the first report that is heard."""
+        self._attached: dict[str, tuple[Mapping[str, Any], int]] = {}
+        """What goes along once, with the first report that is heard, and how often it may try."""
 
         self._changed = threading.Condition()
         self._closed = False
@@ -57,9 +58,12 @@ class Progress:
             self._changed.notify()
 
     def attach(self, key: str, document: Mapping[str, Any]) -> None:
-        """Have a document go along with the next reports, until one was heard."""
+        """Have a document go along with the next reports, until one was heard, or a few were not.
+
+        A peer that refuses the document must still hear what comes after it.
+        """
         with self._changed:
-            self._attached[key] = document
+            self._attached[key] = (document, ATTACHED_TRIES)
 
     def flush(self) -> None:
         """Send what was told last, for at most one timeout."""
@@ -92,16 +96,15 @@ class Progress:
                 attached, closed = dict(self._attached), self._closed
                 self._sending = status is not None
             if status is not None:
-                heard = self._send({"trainerStatus": status, **attached})
+                along = {key: document for key, (document, _) in attached.items()}
+                heard = self._send({"trainerStatus": status, **along})
                 sent_at = time.monotonic()
                 with self._changed:
                     self._sending = False
-                    if heard:
-                        self._attached = {
-                            key: left
-                            for key, left in self._attached.items()
-                            if left is not attached.get(key)
-                        }
+                    for key, (document, tries) in attached.items():
+                        if self._attached.get(key) == (document, tries):
+                            self._attached[key] = (document, 0 if heard else tries - 1)
+                    self._attached = {k: left for k, left in self._attached.items() if left[1]}
                     self._changed.notify_all()
             if closed:
                 return

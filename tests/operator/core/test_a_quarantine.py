@@ -8,7 +8,7 @@ import pytest
 
 from curriculum_api.preflight.figures import Check, Suspect
 from curriculum_api.wire import Outcome, State
-from curriculum_operator import names, observe, quarantine
+from curriculum_operator import names, observe, quarantine, record
 from curriculum_operator.quarantine import Change, Finding
 
 from .builders import NOW, accelerator, node, result, scene, world
@@ -75,6 +75,13 @@ def test_an_old_finding_does_not_begin_it_again() -> None:
 
 def test_what_is_found_while_it_lasts_does_not_prolong_it() -> None:
     assert change(KEPT, NOW + MINUTE, finding=Finding(SUSPECT, NOW + MINUTE)) is None
+
+
+def test_a_node_that_is_kept_gets_no_record() -> None:
+    """What was measured before it was kept may come late."""
+    late = record.taken("a", measured({("a", "b"): 20.0}), None, NOW)
+    assert change(KEPT, measured=late) is None
+    assert change(node("a"), measured=late) is not None
 
 
 def test_without_the_taint_it_is_over_until_something_new_is_found() -> None:
