@@ -140,19 +140,19 @@ class _Gang:
         return diagnose.diagnose(self.measured, self._asked.floors)
 
     def _once_more(self, found: Diagnosis, line: Line | None) -> None:
-        """Measure again what was found wanting, but for pairs that hang: they hang still."""
+        """Measure again what was found wanting, if there is the time."""
         numbers = {name: number for number, name in enumerate(self._nodes)}
-        alone = {numbers[s.node] for s in found.suspects if s.check in OWN}
-        self._alone(sorted(alone))
+        alone = sorted({numbers[s.node] for s in found.suspects if s.check in OWN})
         doubted = {numbers[s.node] for s in found.suspects if s.check not in OWN}
         named = {tuple(sorted(numbers[node] for node in pair.nodes)) for pair in found.pairs}
-        again = [
-            pair
-            for pair, figures in self._pairs.items()
-            if figures != HANGS and (set(pair) & doubted or pair in named)
-        ]
-        for pairs in schedule.apart(again):
-            self._round(line, pairs)
+        pairs = [pair for pair in self._pairs if set(pair) & doubted or pair in named]
+        rounds = schedule.apart(pairs)
+        needed = schedule.again_seconds(len(alone), len(rounds))
+        if min(self._gather("the time that is left", self._meeting.left())) < needed:
+            return
+        self._alone(alone)
+        for disjoint in rounds:
+            self._round(line, disjoint)
 
     def _alone(self, nodes: Sequence[int]) -> None:
         """What each of these nodes can do by itself; nodes of one machine take turns."""

@@ -60,11 +60,17 @@ def apart(pairs: Iterable[Pair]) -> tuple[Round, ...]:
 
 
 def longest_seconds(nodes: int, count: int) -> float:
-    """How long the schedule may take where every pair but none of the storage hangs."""
+    """How long the schedule may take where every pair hangs, but none of the storage."""
     turns = min(nodes, STORAGE_TURNS) * STORAGE_SECONDS
     played = rounds(nodes, count)
     pairs = len(played) * (PAIR_SECONDS + SLACK_SECONDS)
     return OWN_SECONDS + turns + pairs + REDUCE_SECONDS + 4 * SLACK_SECONDS
+
+
+def again_seconds(nodes: int, played: int) -> float:
+    """How long it may take to measure some nodes alone, and some rounds of pairs, once more."""
+    own = OWN_SECONDS + min(nodes, STORAGE_TURNS) * STORAGE_SECONDS if nodes else 0.0
+    return own + played * (PAIR_SECONDS + SLACK_SECONDS) + 2 * SLACK_SECONDS
 
 
 def _round(nodes: int, places: int, number: int) -> Round:
