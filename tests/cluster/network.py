@@ -101,9 +101,10 @@ def limit(node: Machine, control_plane: Machine, index: int, megabits: int | Non
     for machine, end in ((node, "eth0"), (control_plane, f"node{index}")):
         machine.inside("tc", "qdisc", "delete", "dev", end, "root", check=False)
         if megabits is not None:
-            # A bucket of 10 ms: less cannot be refilled in time, more is no limit to a short burst.
+            # A bucket of 10 ms: less is not refilled in time, more is no limit to a short burst.
+            # The queue is longer than TCP's windows: a slow cable is not to be a lossy one, too.
             bucket = max(64, megabits * 10 // 8)
-            shaped = f"tbf rate {megabits}mbit burst {bucket}kb latency 100ms".split()
+            shaped = f"tbf rate {megabits}mbit burst {bucket}kb latency 1s".split()
             machine.inside("tc", "qdisc", "add", "dev", end, "root", *shaped)
 
 
