@@ -118,7 +118,7 @@ def diagnose(measured: Measured, floors: Mapping[Check, float]) -> Diagnosis:
         if not blamed & set(pair.nodes)
     }
     for found in judged:
-        remarks += [pair_line(p) for p in found.paths]
+        remarks += [f"{_figure(path)}, though both have good partners" for path in found.paths]
     reached = measured.together.get(Check.REDUCE)
     if reached is not None and reached < floors.get(Check.REDUCE, 0.0):
         unit, floor = UNITS[Check.REDUCE], floors[Check.REDUCE]
@@ -146,12 +146,16 @@ def sentence(found: Suspect) -> str:
 
 def pair_line(found: SlowPair) -> str:
     """A slow pair in one line."""
+    return f"{_figure(found)}; nothing tells which of them it is"
+
+
+def _figure(found: SlowPair) -> str:
     bound = "at most" if found.check in AT_MOST else "floor"
     if found.check is Check.LINK and found.value <= 0:
         what = "exchanged nothing in the time of a pair"
     else:
         what = f"{found.check} {found.value:.3g} {found.unit}, {bound} {found.floor:.3g}"
-    return f"{' and '.join(found.nodes)}: {what}; nothing tells which of them it is"
+    return f"{' and '.join(found.nodes)}: {what}"
 
 
 def falls_short(check: Check, figures: Figures, floors: Mapping[Check, float]) -> bool:
@@ -271,10 +275,13 @@ def _by_pairs(
                 peer=peer,
             )
         )
+    between = [_slow(check, pair, bound) for pair in bad if set(pair.nodes) <= cleared]
+    # slow training is better than none; a collective over a path that carries nothing hangs
+    dead = [path for path in between if check is Check.LINK and path.value <= 0]
     return _Judged(
         suspects,
-        pairs=[_slow(check, pair, bound) for pair in open_],
-        paths=[_slow(check, pair, bound) for pair in bad if set(pair.nodes) <= cleared],
+        pairs=[*dead, *(_slow(check, pair, bound) for pair in open_)],
+        paths=[path for path in between if path not in dead],
     )
 
 

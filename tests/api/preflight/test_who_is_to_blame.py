@@ -135,7 +135,15 @@ def test_a_slow_path_between_two_sound_nodes_is_only_told() -> None:
     measured = gang(4, noise={(0, 1): 0.1})
     found = diagnose.diagnose(measured, FLOORS)
     assert found.good
-    assert [remark for remark in found.remarks if remark.startswith("spark-1 and spark-2: link")]
+    assert found.remarks == (
+        "spark-1 and spark-2: link 2 GB/s, floor 14, though both have good partners",
+    )
+
+
+def test_a_path_that_carries_nothing_stops_the_phase_and_blames_nobody() -> None:
+    found = diagnose.diagnose(gang(4, noise={(0, 1): 0.0}), FLOORS)
+    assert found.suspects == ()
+    assert [("spark-1", "spark-2")] == [pair.nodes for pair in found.pairs]
 
 
 def test_a_pair_that_hangs_needs_no_floor() -> None:
