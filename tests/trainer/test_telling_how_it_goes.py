@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from curriculum_api.preflight.figures import Findings
 from curriculum_api.run import PhaseResult
 from curriculum_api.wire import Outcome
 from curriculum_trainer import failures, progress, reports, result
@@ -168,9 +169,29 @@ def test_the_earliest_failure_is_the_cause_but_a_lost_peer_is_not(phases: Phases
     assert reports.cause(ended[:1]).result.outcome is Outcome.FABRIC_ERROR
 
 
+def test_what_was_measured_of_the_nodes_is_a_cause_and_no_lost_peer(phases: Phases) -> None:
+    reached = result.Reached(preflight=Findings(pairs=(), suspects=()))
+    built = result.build(phases.run(), reached, outcome=Outcome.FABRIC_ERROR, message="measured")
+    ended = [
+        _report(phases, 1.0, Outcome.FABRIC_ERROR),
+        Report(ended_at=2.0, result=built),
+        _report(phases, 3.0, Outcome.UNKNOWN),
+    ]
+    assert reports.cause(ended).result.message == "measured"
+
+
 @pytest.mark.parametrize("text", ["é" * 9000, '"\\' * 3000, "short"])
 def test_a_termination_message_is_whole_json_within_its_limit(phases: Phases, text: str) -> None:
-    reached = result.Reached(step=3, loss_last=float("nan"), metrics={"a" * 40: float("inf")})
+    suspect = {
+        "node": "n" * 60, "check": "link", "value": 0.1, "floor": 0.2, "unit": "GB/s",
+        "peer": "p" * 60,
+    }  # fmt: skip
+    reached = result.Reached(
+        step=3,
+        loss_last=float("nan"),
+        metrics={"a" * 40: float("inf")},
+        preflight=Findings.model_validate({"suspects": [suspect] * 8}),
+    )
     built = result.build(phases.run(), reached, outcome=Outcome.UNKNOWN, message=text)
     cut = result.cut(built)
 
@@ -178,6 +199,7 @@ def test_a_termination_message_is_whole_json_within_its_limit(phases: Phases, te
     read = PhaseResult.model_validate_json(cut)
     assert (read.outcome, read.step, read.loss_last) == ("Unknown", 3, None)
     assert read.message[:5] == text[:5]
+    assert read.preflight == reached.preflight
 
 
 def test_a_missing_termination_file_is_nobody_s_problem(

@@ -42,6 +42,6 @@ def cause(reports: Iterable[Report]) -> Report:
     own = [
         report
         for report in failed
-        if report.result.outcome is not Outcome.FABRIC_ERROR or report.result.preflight
+        if report.result.outcome is not Outcome.FABRIC_ERROR or report.result.preflight is not None
     ]
     return (own or failed or ordered)[0]
