@@ -104,10 +104,8 @@ def diagnose(measured: Measured, floors: Mapping[Check, float]) -> Diagnosis:
         suspects += alone
         if len(alone) < len(below):
             remarks.append(_of_all(check, below))
-    blamed = {suspect.node for suspect in suspects}
     judged = [
-        _by_pairs(check, measured.pairs, _pair_limit(check, measured, floors), blamed)
-        for check in PAIR
+        _by_pairs(check, measured.pairs, _pair_limit(check, measured, floors)) for check in PAIR
     ]
     suspects += [suspect for found in judged for suspect in found.suspects]
     blamed = {suspect.node for suspect in suspects}
@@ -238,9 +236,8 @@ def _by_pairs(
     check: Check,
     pairs: Iterable[PairFigures],
     limit: tuple[float, bool],
-    blamed: set[str],
 ) -> "_Judged":
-    """Who is to blame for the bad pairs of one check; `blamed` are bad by figures of their own."""
+    """Who is to blame for the bad pairs of one check."""
     bound, relative = limit
     known = [pair for pair in pairs if check in pair.figures]
     bad = [pair for pair in known if _bad(check, pair.figures[check], bound)]
@@ -252,7 +249,7 @@ def _by_pairs(
         for node in met - cleared
         if any(set(pair.nodes) & cleared for pair in bad if node in pair.nodes)
     }
-    open_ = [pair for pair in bad if not set(pair.nodes) & (guilty | blamed | cleared)]
+    open_ = [pair for pair in bad if not set(pair.nodes) & (guilty | cleared)]
     if len(open_) > 1:
         common = set.intersection(*(set(pair.nodes) for pair in open_))
         if len(common) == 1:
