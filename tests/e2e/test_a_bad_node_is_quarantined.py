@@ -17,11 +17,11 @@ SECONDS = 600
 SPARKS = ("spark-1", "spark-2", "spark-3")
 BAD, OTHERS = "spark-2", ["spark-1", "spark-3"]
 
-LINK = 700
+LINK = 350
 """Mbit/s that every Spark's cable carries here: a figure that this machine is sure to reach."""
 
-FLOOR_GBPS = "0.05"
-"""Half of what a cable carries, and four times what the bad one does."""
+FLOOR_GBPS = "0.02"
+"""Half of what a cable carries, and three times what the bad one does."""
 
 QUARANTINE_SECONDS = 120
 PREFLIGHT = {

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from curriculum_api.preflight import diagnose
 from curriculum_api.preflight.diagnose import Diagnosis
-from curriculum_api.preflight.figures import AT_MOST, OWN, PAIR, UNITS, Check, Measured
+from curriculum_api.preflight.figures import AT_MOST, OWN, PAIR, UNITS, Check, Measured, digits
 from curriculum_api.run import PhaseRun
 from curriculum_trainer import result
 
@@ -40,7 +40,7 @@ def summary(measured: Measured) -> str:
     for check, value in measured.together.items():
         told.append(
             f"all-reduce {check if check is Check.LATENCY else ''}".strip()
-            + f" {value:.3g} {UNITS[check]}"
+            + f" {digits(value)} {UNITS[check]}"
         )
     return (
         f"preflight of {len(measured.nodes)} nodes and {len(measured.pairs)} pairs in "
@@ -51,7 +51,7 @@ def summary(measured: Measured) -> str:
 def _least(check: Check, known: Sequence[tuple[float, str]]) -> str:
     choose = max if check in AT_MOST else min
     value, where = choose(known)
-    return f"{check} {value:.3g} {UNITS[check]} ({where})"
+    return f"{check} {digits(value)} {UNITS[check]} ({where})"
 
 
 def message(found: Diagnosis) -> str:

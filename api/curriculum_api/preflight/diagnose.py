@@ -25,6 +25,7 @@ from curriculum_api.preflight.figures import (
     SlowPair,
     Suspect,
     better,
+    digits,
 )
 
 SHARE = 0.5
@@ -121,7 +122,7 @@ def diagnose(measured: Measured, floors: Mapping[Check, float]) -> Diagnosis:
     if reached is not None and reached < floors.get(Check.REDUCE, 0.0):
         unit, floor = UNITS[Check.REDUCE], floors[Check.REDUCE]
         remarks.append(
-            f"all-reduce over all nodes {reached:.3g} {unit}, floor {floor:.3g}, though no pair is"
+            f"all-reduce over all nodes {digits(reached)} {unit}, floor {digits(floor)}, though no pair is"
             " slow: look at the switch between them"
         )
     return Diagnosis(tuple(suspects), tuple(unexplained.values()), tuple(remarks))
@@ -129,8 +130,8 @@ def diagnose(measured: Measured, floors: Mapping[Check, float]) -> Diagnosis:
 
 def line(found: Suspect) -> str:
     """A suspect's figure for people: `link 0.17 GB/s, floor 0.8`."""
-    bound = f"{found.floor:.3g}"
-    told = f"{found.check} {found.value:.3g} {found.unit}"
+    bound = f"{digits(found.floor)}"
+    told = f"{found.check} {digits(found.value)} {found.unit}"
     if found.relative:
         return f"{told}, half of what its peers reach is {bound}"
     return f"{told}, {'at most' if found.check in AT_MOST else 'floor'} {bound}"
@@ -152,7 +153,7 @@ def _figure(found: SlowPair) -> str:
     if found.check is Check.LINK and found.value <= 0:
         what = "exchanged nothing in the time of a pair"
     else:
-        what = f"{found.check} {found.value:.3g} {found.unit}, {bound} {found.floor:.3g}"
+        what = f"{found.check} {digits(found.value)} {found.unit}, {bound} {digits(found.floor)}"
     return f"{' and '.join(found.nodes)}: {what}"
 
 

@@ -91,6 +91,11 @@ def measured_as(precision: Precision) -> Precision:
     return Precision.FP32 if precision is Precision.FP32 else Precision.BF16
 
 
+def digits(value: float) -> str:
+    """A figure for people: three digits, or all of them before the point."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
 def better(check: Check, one: float, other: float) -> float:
     """The better of two figures of one check."""
     return min(one, other) if check in AT_MOST else max(one, other)

@@ -188,6 +188,11 @@ def test_one_node_alone_is_held_to_its_floor() -> None:
     assert diagnose.sentence(told).startswith("spark-1: matmul 18 TFLOPS, floor 64: look for a low")
 
 
+def test_figures_are_told_as_people_say_them() -> None:
+    (told,) = diagnose.diagnose(gang(3, own={1: {Check.MTU: 1500.0}}), {Check.MTU: 9000.0}).suspects
+    assert diagnose.line(told) == "mtu 1500 bytes, floor 9000"
+
+
 def test_a_suspect_is_told_once_by_what_tells_most() -> None:
     measured = gang(4, slow={3: SEVENTH}, own={3: {Check.MATMUL: 5.0}})
     found = diagnose.diagnose(measured, FLOORS)
