@@ -122,8 +122,8 @@ def diagnose(measured: Measured, floors: Mapping[Check, float]) -> Diagnosis:
     if reached is not None and reached < floors.get(Check.REDUCE, 0.0):
         unit, floor = UNITS[Check.REDUCE], floors[Check.REDUCE]
         remarks.append(
-            f"all-reduce over all nodes {digits(reached)} {unit}, floor {digits(floor)}, though no pair is"
-            " slow: look at the switch between them"
+            f"all-reduce over all nodes {digits(reached)} {unit}, floor {digits(floor)}, though no"
+            " pair is slow: look at the switch between them"
         )
     return Diagnosis(tuple(suspects), tuple(unexplained.values()), tuple(remarks))
 
