@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Generic, TypeVar, cast
 
@@ -18,6 +19,9 @@ from curriculum_trainer.collective import Place
 from curriculum_trainer.failures import PhaseFailure
 
 T = TypeVar("T")
+
+PART_SECONDS = 5.0
+"""How long the store is kept for those that have not read the verdict yet."""
 
 NAMED = 8
 """Nodes that a message names; the rest are counted."""
@@ -51,6 +55,14 @@ class Meeting:
         except dist.DistStoreError as error:
             raise PhaseFailure(Outcome.FABRIC_ERROR, self._absent(what, keys)) from error
         return [json.loads(said) for said in self._store.multi_get(keys)]
+
+    def part(self) -> None:
+        """Before this process ends: the leading one keeps the store until all have read it."""
+        keys = [f"parted/{rank}" for rank in range(self._place.world_size)]
+        with suppress(dist.DistError):
+            self._store.set(keys[self._place.rank], "")
+            if self._place.leads:
+                self._store.wait(keys, timedelta(seconds=PART_SECONDS))
 
     def _absent(self, what: str, keys: Sequence[str]) -> str:
         ranks = [rank for rank, key in enumerate(keys) if not self._store.check([key])]

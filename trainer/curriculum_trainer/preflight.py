@@ -58,15 +58,20 @@ def prove(run: PhaseRun, place: Place, device: Device, reached: Reached, telling
         return
     telling.stage("preflight")
     asked = run.preflight
-    gang = _Gang(run, asked, place, device, beat=lambda: telling.stage("preflight"))
-    found = gang.measure()
-    if place.leads:
-        preflight_report.keep(run, gang.measured)
-    telling.measured(gang.measured, [preflight_report.summary(gang.measured), *found.remarks])
-    if not found.good:
-        reached.preflight = found.findings
-        telling.flush()
-        raise PhaseFailure(Outcome.FABRIC_ERROR, preflight_report.message(found))
+    meeting = Meeting(place, asked.seconds)
+    try:
+        gang = _Gang(run, asked, place, device, meeting, beat=lambda: telling.stage("preflight"))
+        found = gang.measure()
+        if place.leads:
+            preflight_report.keep(run, gang.measured)
+        telling.measured(gang.measured, [preflight_report.summary(gang.measured), *found.remarks])
+        if not found.good:
+            reached.preflight = found.findings
+            telling.flush()
+            raise PhaseFailure(Outcome.FABRIC_ERROR, preflight_report.message(found))
+    except PhaseFailure:
+        meeting.part()
+        raise
 
 
 class _Gang:
@@ -78,13 +83,14 @@ class _Gang:
         asked: RunPreflight,
         place: Place,
         device: Device,
+        meeting: Meeting,
         *,
         beat: Callable[[], None],
     ) -> None:
         self._run, self._asked = run, asked
         self._place, self._device = place, device
         self._beat = beat
-        self._meeting = Meeting(place, asked.seconds)
+        self._meeting = meeting
         self._began = time.monotonic()
         self._stages = 0
         self._uses: Interfaces = interfaces.named(os.environ)

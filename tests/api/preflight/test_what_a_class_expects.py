@@ -22,7 +22,7 @@ def test_a_spark_is_held_to_seven_tenths_of_what_sparks_were_measured_to_do() ->
     assert found[Check.LINK] == pytest.approx(0.7 * 20.9)
     assert found[Check.MEMORY] == pytest.approx(0.7 * 119)
     assert found[Check.WRITE] == found[Check.READ] == pytest.approx(0.7 * 0.8 * 1.25)
-    assert (found[Check.LOSS], found[Check.ERRORS]) == (0.5, 0.01)
+    assert (found[Check.LOSS], found[Check.ERRORS]) == (0.3, 0.01)
 
 
 def test_what_spark_owners_complain_of_is_under_these_floors() -> None:
@@ -63,12 +63,12 @@ def test_what_the_class_says_goes_first_and_nothing_expects_nothing() -> None:
 
 def test_a_share_of_nothing_leaves_what_is_said() -> None:
     found = floors.of_class(gb10(share="0", floors={"linkGBps": "10"}), Precision.BF16)
-    assert {Check.LINK: 10.0, Check.LOSS: 0.5, Check.ERRORS: 0.01} == found
+    assert {Check.LINK: 10.0, Check.LOSS: 0.3, Check.ERRORS: 0.01} == found
 
 
 def test_a_class_without_figures_is_held_to_its_peers() -> None:
     bare = gb10().model_copy(update={"performance": None, "unified_memory": False})
-    assert {Check.LOSS: 0.5, Check.ERRORS: 0.01} == floors.of_class(bare, Precision.BF16)
+    assert {Check.LOSS: 0.3, Check.ERRORS: 0.01} == floors.of_class(bare, Precision.BF16)
 
 
 def test_every_floor_of_a_class_is_a_check() -> None:
