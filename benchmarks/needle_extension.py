@@ -3,7 +3,7 @@
     learn, 80 tokens ─▶ short, 512 tokens ─┬─▶ asked at 512 to 4,096 as it is
                                            └─▶ long, 4,096 tokens ─▶ asked the same questions
 
-A model of 0.2M parameters learns to look up codes on short, dense documents, then at 512 tokens.
+A model of 0.5M parameters learns to look up codes on short, dense documents, then at 512 tokens.
 One arm is asked for needles at up to 4,096 tokens as it is, the other after a ContextExtension
 phase at 4,096 with a raised rotary base. Both see the same questions in the same held-out text,
 and each needle lies among three others: a guess among those is right one time in four.
@@ -46,13 +46,13 @@ VOCABULARY: Final = 1024
 MODEL: Final = {
     "model_type": "lfm2",
     "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 128,
+    "hidden_size": 128,
+    "intermediate_size": 256,
     "block_auto_adjust_ff_dim": False,
     "num_hidden_layers": 2,
     "layer_types": ["conv", "full_attention"],
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
     "max_position_embeddings": SHORT,
     "initializer_range": 0.1,
     "tie_embedding": False,
@@ -300,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tokens",
         type=int,
         nargs=3,
-        default=(3_000_000, 3_000_000, 1_500_000),
+        default=(4_000_000, 4_000_000, 2_000_000),
         metavar=("LEARN", "SHORT", "LONG"),
         help="tokens of the three phases (%(default)s)",
     )

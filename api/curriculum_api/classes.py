@@ -87,6 +87,7 @@ CLASSES: dict[str, dict[str, Any]] = {
                 " GPU hours (HPCA 2025)"
             ),
         },
+        "preflight": {},
     },
     "b200-sm100": {
         "match": [
@@ -162,5 +163,6 @@ CLASSES: dict[str, dict[str, Any]] = {
                 " 405B) for eight H100"
             ),
         },
+        "preflight": {},
     },
 }

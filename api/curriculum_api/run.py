@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from curriculum_api.preflight.figures import Findings, RunPreflight
 from curriculum_api.wire import (
     Count,
     Name,
@@ -36,6 +37,9 @@ TERMINATION_MESSAGE_BYTES = 4096
 """What the kubelet keeps of a termination message."""
 
 RESULT_FILE = "result.json"
+
+NODE_NAME_ENV = "NODE_NAME"
+"""The name of the node that a pod is on, from the downward API."""
 
 SERVER_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
 SERVER_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
@@ -187,6 +191,9 @@ class PhaseRun(Wire):
     max_skipped_steps: int = 3
     evaluation: RunEvaluation | None = None
     gate: RunGate | None = None
+    preflight: RunPreflight | None = None
+    """What is measured before the first step; None where nothing is, or it was a while ago."""
+
     deadline_seconds: Count | None = None
     """Seconds after the start of this attempt at which it saves and ends as preempted."""
 
@@ -246,6 +253,9 @@ class PhaseResult(Wire):
     """Seconds in the training loop, over all attempts."""
 
     world_size: int = 0
+    preflight: Findings | None = None
+    """Nodes and pairs that ended the attempt before its first step; None where none did."""
+
     metrics: dict[str, float] = {}
     """The last step's metrics, with torchtitan's keys."""
 

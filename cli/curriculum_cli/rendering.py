@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import yaml
 
+from curriculum_api.preflight import floors
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_cli.documents import Documents
 from curriculum_operator import check, observe
@@ -105,7 +106,8 @@ def _objects(
     curriculum: observe.Curriculum, phase: Phase, documents: Documents
 ) -> Iterable[meta.Object]:
     kind, pool = _place(phase, documents)
-    yield run.config_map(curriculum, phase, kind.spec, attempt=1)
+    measured = floors.for_run(kind.spec, phase.precision)
+    yield run.config_map(curriculum, phase, kind.spec, attempt=1, preflight=measured)
     yield pytorchjob.pytorchjob(
         curriculum,
         phase,

@@ -35,6 +35,13 @@ def first_bad(pods: Iterable[observe.Pod]) -> observe.Pod | None:
     return min(bad, key=_order, default=None)
 
 
+def measured(pods: Iterable[observe.Pod]) -> observe.Pod | None:
+    """The first pod that says which of its nodes are not good enough to train on."""
+    ended = [pod for pod in pods if pod.ended]
+    told = [pod for pod in ended if pod.ended and _preflight(pod.ended)]
+    return min(told, key=_order, default=None)
+
+
 def of(pod: observe.Pod) -> tuple[Outcome, str]:
     """Outcome and message of a pod whose container ended badly."""
     assert pod.ended is not None
@@ -65,6 +72,11 @@ def parse(message: str) -> PhaseResult | None:
         return PhaseResult.model_validate_json(message)
     except ValidationError:
         return None
+
+
+def _preflight(ended: observe.Ended) -> bool:
+    result = parse(ended.message)
+    return result is not None and result.preflight is not None
 
 
 def _order(pod: observe.Pod) -> tuple[datetime, str]:

@@ -7,11 +7,12 @@ live jobs are pinned to, and from starts that were decided and are not yet seen.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from curriculum_api.preflight import floors
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_api.v1alpha1.pod import Toleration
 from curriculum_api.v1alpha1.status import PhaseStatus
 from curriculum_api.wire import State
-from curriculum_operator import names, observe
+from curriculum_operator import names, observe, quarantine, record
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,16 @@ def walk(curriculum: observe.Curriculum, world: observe.World) -> Placement | Sh
         if isinstance(answer, Placement):
             _take(at_hand[1], answer, world, free, held)
     raise ValueError(f'curriculum "{curriculum.name}" is not among those that wait')
+
+
+def of_class(kind: observe.AcceleratorClass, world: observe.World) -> Sequence[observe.Node]:
+    """The nodes of a class."""
+    return [n for n in world.nodes.values() if n.labels.get(names.CLASS_LABEL) == kind.name]
+
+
+def nodes_of(placement: Placement, world: observe.World) -> Sequence[observe.Node]:
+    """The nodes of a placement."""
+    return [world.nodes[name] for name in placement.nodes]
 
 
 def free_gpus(world: observe.World) -> dict[tuple[str, str], int]:
@@ -157,14 +168,13 @@ def _place(
     gpus = phase.gpus_per_node or kind.spec.gpus_per_node
     tolerations = kind.spec.tolerations + (pool.spec.tolerations if pool else ())
     selector = pool.spec.node_selector if pool else {}
-    of_class = [
+    eligible = [
         node
-        for node in world.nodes.values()
-        if node.labels.get(names.CLASS_LABEL) == kind.name
-        and all(node.labels.get(key) == value for key, value in selector.items())
+        for node in of_class(kind, world)
+        if all(node.labels.get(key) == value for key, value in selector.items())
     ]
-    obstacles = {node.name: _obstacle(node, kind, tolerations) for node in of_class}
-    usable = [node for node in of_class if obstacles[node.name] is None]
+    obstacles = {node.name: _obstacle(node, kind, tolerations) for node in eligible}
+    usable = [node for node in eligible if obstacles[node.name] is None]
     fitting = [n for n in usable if free.get((n.name, kind.spec.gpu_resource), 0) >= gpus]
     where = f'accelerator class "{kind.name}"' + (f' in pool "{phase.pool}"' if phase.pool else "")
     if len(usable) < phase.nodes:
@@ -176,7 +186,7 @@ def _place(
         )
     # Fullest first keeps whole nodes free for larger gangs; names break ties.
     fitting.sort(key=lambda n: (free[n.name, kind.spec.gpu_resource], n.name))
-    chosen = {node.name for node in fitting[: phase.nodes]}
+    chosen = {node.name for node in _apart(fitting, phase, kind)[: phase.nodes]}
     if pool is not None:
         in_use = held.get(pool.name, set())
         if len(in_use | chosen) > pool.spec.max_nodes:
@@ -187,12 +197,34 @@ def _place(
     return Placement(tuple(sorted(chosen)))
 
 
+def _apart(
+    fitting: Sequence[observe.Node], phase: Phase, kind: observe.AcceleratorClass
+) -> Sequence[observe.Node]:
+    """These nodes, with those last that were seen to be slow with one before them.
+
+    Two nodes with a slow link do not tell which of them it is; each with a third does.
+    """
+    bounds = floors.of_class(kind.spec, phase.precision)
+    slow = {node.name: record.slow_partners(node, bounds) for node in fitting}
+    first: list[observe.Node] = []
+    last: list[observe.Node] = []
+    for node in fitting:
+        # while it lies on both: a quarantine drops what one of them bears
+        known = any(o.name in slow[node.name] and node.name in slow[o.name] for o in first)
+        (last if known else first).append(node)
+    return first + last
+
+
 def _obstacle(
     node: observe.Node, kind: observe.AcceleratorClass, tolerations: Sequence[Toleration]
 ) -> str | None:
     """Why no pod of the class can be put on the node, whatever is free on it."""
     if not node.ready:
         return "is not Ready"
+    kept = quarantine.obstacle(node)
+    if kept is not None:
+        # whatever the class tolerates
+        return kept
     if node.unschedulable:
         return "is cordoned"
     if not tolerated(node.taints, tolerations):

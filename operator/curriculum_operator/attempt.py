@@ -36,6 +36,9 @@ FAR_SECONDS = 10 * 365 * 86400
 SPENT_SECONDS = 10
 """A claim whose job nobody has seen this long after it will never have one."""
 
+PREFLIGHTS = 10
+"""Attempts in a row that may end by what was measured of their nodes before such ends count."""
+
 STEP_MULTIPLE = 10
 """Slow steps stretch the heartbeat deadline: at least this many steps must have been missed."""
 
@@ -57,6 +60,11 @@ class Verdict:
 
     account: PhaseResult | None = None
     """The trainer's own, where the container that ended first left one."""
+
+    @property
+    def proven_bad(self) -> bool:
+        """Whether nodes were measured and found wanting, before anything was trained."""
+        return self.account is not None and self.account.preflight is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +192,17 @@ def _ended_badly(attempt: Live, _now: datetime) -> Verdict | None:
         cause = _disrupted(attempt) or _down(attempt)
         if cause is not None:
             return cause
+        # What was measured of the nodes explains whatever was lost, whoever ended first.
+        first = account.measured(attempt.pods) or first
+        outcome, message = account.of(first)
     asked = first.disrupted or first.deleting or attempt.job is None or attempt.job.deleting
     if outcome is Outcome.PREEMPTED and not asked:
         message = f"{message}; nothing in the cluster had asked it to stop"
-    counts = outcome is not Outcome.PREEMPTED or not asked
     assert first.ended is not None
     told = account.parse(first.ended.message)
+    counts = outcome is not Outcome.PREEMPTED or not asked
+    if told is not None and told.preflight is not None:
+        counts = attempt.status.preflights >= PREFLIGHTS
     return Verdict(outcome, f"{first.replica}: {message}", counts=counts, account=told)
 
 

@@ -14,7 +14,7 @@ from curriculum_api.v1alpha1.accelerator_class import Measurement
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_api.v1alpha1.status import JobRef
 from curriculum_api.wire import Outcome, State, problems
-from curriculum_operator import account, admit, attempt, check, names, observe, plan
+from curriculum_operator import account, admit, attempt, check, names, observe, plan, record
 from curriculum_operator.decision import (
     FINAL,
     Current,
@@ -86,6 +86,9 @@ def attempt_ended(current: Current, now: datetime) -> Decision | None:
     if not verdict.formed:
         message = f"{current.title} was not formed: {verdict.message}"
         return again(current, verdict, names.GANG_NOT_FORMED, message, now)
+    if not verdict.counts and verdict.proven_bad:
+        message = f"{current.title} ended before its first step: {verdict.message}"
+        return again(current, verdict, names.PREFLIGHT_FAILED, message, now)
     if not verdict.counts:
         message = f"{current.title} was preempted: {verdict.message}"
         return again(current, verdict, names.ATTEMPT_PREEMPTED, message, now)
@@ -271,6 +274,14 @@ def start(current: Current, now: datetime) -> Decision | None:
     )
     where = ", ".join(placement.nodes) or f'queue "{curriculum.spec.queue_name}"'
     message = f'Started attempt {number} of phase "{current.phase.name}" on {where}'
+    world, phase = current.observed.world, current.phase
+    kind = world.classes[phase.accelerator_class]
+    measure = record.to_measure(
+        kind.spec, phase.precision, admit.nodes_of(placement, world), admit.of_class(kind, world),
+        now,
+    )  # fmt: skip
+    if measure is None and kind.spec.preflight is not None and kind.spec.preflight.enabled:
+        message += "; what was measured of its nodes before still holds"
     events = [Event("Normal", names.PHASE_STARTED, message)]
     problem = plan.obstacle(current.observed, current.phase) if number == 1 else None
     if problem is not None:
@@ -279,6 +290,7 @@ def start(current: Current, now: datetime) -> Decision | None:
         "start",
         status,
         start=placement,
+        measure=measure,
         events=tuple(events),
         look=LOOK_SECONDS,
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import isfinite
 
+from curriculum_api.preflight.figures import RunPreflight
 from curriculum_api.run import PhaseResult
 from curriculum_api.v1alpha1.accelerator_class import Measurement
 from curriculum_api.v1alpha1.curriculum import Phase
@@ -49,6 +50,9 @@ class Decision:
 
     start: admit.Placement | None = None
     """Create the attempt that `phase` claims, on these nodes."""
+
+    measure: RunPreflight | None = None
+    """What that attempt measures of its nodes before its first step."""
 
     redo: observe.Verification | None = None
     """A verification that ended without a verdict, to be made again."""
@@ -144,6 +148,7 @@ def again(
         "state": State.WAITING,
         "message": message,
         "failures": failures,
+        "preflights": current.status.preflights + 1 if verdict.proven_bad else 0,
         "retry_time": stamp(now + timedelta(seconds=seconds)),
     }
     return Decision(

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping
 from typing import Never
 
+from curriculum_api.preflight.figures import Measured
 from curriculum_api.wire import State
 from curriculum_operator import clock, cluster, execute, kinds, label, names, observe, project
 from curriculum_operator import lease as leases
@@ -20,6 +21,7 @@ from curriculum_operator import step as steps
 from curriculum_operator.clock import Clock, SystemClock
 from curriculum_operator.cluster import Cluster, Raw
 from curriculum_operator.driver import Decide, Driver
+from curriculum_operator.proving import Proving
 from curriculum_operator.settings import Settings
 from curriculum_operator.stores import Stores
 from curriculum_operator.worklist import Worklist
@@ -76,7 +78,8 @@ class Engine:
             freed=self._wake_waiting,
             decide=decide,
         )
-        self._nodes = Worklist(self._label, workers=settings.node_workers)
+        self.proving = Proving(cluster, self.clock, stores=self.stores, lease=self.lease)
+        self._nodes = Worklist(self._tend, workers=settings.node_workers)
         self._cluster = cluster
         self._scopes = scopes or {"": cluster}
         self._gathering: asyncio.TimerHandle | None = None
@@ -89,6 +92,11 @@ class Engine:
     def beat(self, curriculum_uid: str, phase: str, attempt: int, beat: observe.Beat) -> None:
         """Take in a trainer's report."""
         self.driver.beat(curriculum_uid, phase, attempt, beat)
+
+    def measured(self, curriculum_uid: str, phase: str, attempt: int, told: Measured) -> None:
+        """Take in what an attempt measured of its nodes."""
+        for name in self.proving.measured((curriculum_uid, phase, attempt), told):
+            self._nodes.wake(name)
 
     def curriculum_named(self, namespace: str, name: str) -> observe.Curriculum | None:
         """A curriculum by its name."""
@@ -193,6 +201,9 @@ class Engine:
         self.driver.wake(seen.curriculum_uid)
         if new is None or new.finished:
             self._wake_waiting()
+        if new is not None:
+            for name in self.proving.ended(new):
+                self._wake_node(name)
 
     def occupant_changed(self, old: observe.Occupant | None, _: observe.Occupant | None) -> None:
         if old is not None:
@@ -231,10 +242,19 @@ class Engine:
             if curriculum.status.state in (State.PENDING, State.WAITING):
                 self.driver.wake(uid)
 
+    def _wake_node(self, name: str, seconds: float = 0.0) -> None:
+        if self.driver.listening_since is not None:
+            self._nodes.wake_in(name, seconds)
+
     def _wake_nodes(self) -> None:
         if self.driver.listening_since is not None:
             for name in self.stores.nodes:
                 self._nodes.wake(name)
+
+    async def _tend(self, name: str) -> None:
+        """Have a node say its class, and what preflights found of it."""
+        await self._label(name)
+        await self.proving.tend(name, self._wake_node)
 
     async def _label(self, name: str) -> None:
         """Have a node say its class."""

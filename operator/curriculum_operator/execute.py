@@ -19,7 +19,7 @@ from enum import StrEnum
 
 from curriculum_api.estimate import measured
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassStatus
-from curriculum_operator import cluster, kinds, label, names, observe
+from curriculum_operator import cluster, kinds, label, names, observe, quarantine
 from curriculum_operator.cluster import Cluster, Kind, Raw
 from curriculum_operator.decision import Event
 from curriculum_operator.step import Delete, Measured, Step
@@ -147,11 +147,54 @@ async def label_node(
     )
     if change.conflict:
         check()
-        about = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.name}
-        # Events of what has no namespace lie in this one; kubectl finds a node's by its name.
         event = Event("Warning", names.CLASS_CONFLICT, change.conflict)
-        await _tell(cluster_, about, "default", event, now)
+        await _tell(cluster_, _about_node(node.name), "default", event, now)
     return raw
+
+
+async def mark_node(
+    cluster_: Cluster,
+    raw: Raw,
+    change: quarantine.Change,
+    *,
+    check: Callable[[], None],
+    now: datetime,
+) -> Raw:
+    """Write a quarantine, its end, or what was measured on a node that was just read.
+
+    Raises:
+        cluster.Conflict: the node changed since it was read.
+    """
+    check()
+    marks = {"labels": dict(change.labels), "annotations": dict(change.annotations)}
+    body: Raw = {"metadata": {key: marked for key, marked in marks.items() if marked}}
+    # A merge replaces the list as a whole: others' taints go along as they were read.
+    there = raw.get("spec", {}).get("taints") or []
+    taints = [taint for taint in there if taint["key"] != names.QUARANTINE_TAINT]
+    if change.taint is not None:
+        taints.append(
+            {"key": names.QUARANTINE_TAINT, "value": change.taint, "effect": "NoSchedule"}
+        )
+    if taints != there:
+        body["spec"] = {"taints": taints}
+    meta = raw["metadata"]
+    written = await cluster_.patch(
+        kinds.NODES, meta["name"], body, resource_version=meta["resourceVersion"]
+    )
+    event = None
+    if change.begins:
+        event = Event("Warning", names.NODE_QUARANTINED, change.begins)
+    elif change.ends:
+        event = Event("Normal", names.QUARANTINE_ENDED, change.ends)
+    if event is not None:
+        check()
+        await _tell(cluster_, _about_node(meta["name"]), "default", event, now)
+    return written
+
+
+def _about_node(name: str) -> Raw:
+    """Events of what has no namespace lie in `default`; kubectl finds a node's by its name."""
+    return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
 
 
 def _status_body(subject: observe.Curriculum, step: Step) -> Raw:

@@ -41,7 +41,19 @@ QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 REPLICA_TYPE_LABEL: Final = "training.kubeflow.org/replica-type"
 REPLICA_INDEX_LABEL: Final = "training.kubeflow.org/replica-index"
 
+QUARANTINED_LABEL: Final = f"{PREFIX}/quarantined"
+"""On a node that is kept from use: the check that it fell short by."""
+
+QUARANTINE_TAINT: Final = f"{PREFIX}/quarantine"
+"""Keeps pods from a node that fell short; its value is the check."""
+
 # Annotations on nodes.
+PREFLIGHT_ANNOTATION: Final = f"{PREFIX}/preflight"
+"""What was measured of the node last, as JSON."""
+
+QUARANTINE_ANNOTATION: Final = f"{PREFIX}/quarantine"
+"""Why the node is kept from use, since when and until when, as JSON."""
+
 CLASS_REASON_ANNOTATION: Final = f"{PREFIX}/accelerator-class-reason"
 """Why the node has its class, or none, in one line."""
 
@@ -124,6 +136,15 @@ ATTEMPT_FAILED: Final = "AttemptFailed"
 
 ATTEMPT_PREEMPTED: Final = "AttemptPreempted"
 """An attempt was ended from outside; it does not count."""
+
+PREFLIGHT_FAILED: Final = "PreflightFailed"
+"""A node or a pair was not good enough to start on; the attempt does not count."""
+
+NODE_QUARANTINED: Final = "NodeQuarantined"
+"""A node fell short in a preflight and is kept from use for a while."""
+
+QUARANTINE_ENDED: Final = "QuarantineEnded"
+"""A node's quarantine is over; it is measured before it is used again."""
 
 GANG_NOT_FORMED: Final = "GangNotFormed"
 """An attempt's pods did not all run in time; it is queued again and does not count."""

@@ -194,6 +194,9 @@ class Node:
     annotations: Mapping[str, str] = field(default_factory=dict)
     """Those of our own prefix."""
 
+    boot_id: str = ""
+    """Of the kernel that runs now."""
+
     memory_bytes: int = 0
     """The machine's memory; 0 where it does not say."""
 

@@ -20,8 +20,9 @@ from typing import Any, Protocol
 from aiohttp import web
 from pydantic import Field, ValidationError
 
+from curriculum_api.preflight.figures import Measured
 from curriculum_api.v1alpha1.status import Progress
-from curriculum_api.wire import Wire
+from curriculum_api.wire import Wire, problems
 from curriculum_operator import clock, cluster, names, observe
 from curriculum_operator.clock import Clock
 from curriculum_operator.cluster import Cluster, TokenIdentity
@@ -32,7 +33,7 @@ PATH = (
     "/apis/curriculum.dev/v1alpha1/namespaces/{namespace}/trainingcurricula/{name}"
     "/phases/{phase}/attempts/{attempt}/status"
 )
-BODY_BYTES = 64 * 1024
+BODY_BYTES = 256 * 1024
 TOKEN_BYTES = 4 * 1024
 KNOWN_SECONDS = 300.0
 REFUSED_SECONDS = 10.0
@@ -50,6 +51,7 @@ class Engine(Protocol):
     def curriculum_named(self, namespace: str, name: str) -> observe.Curriculum | None: ...
     def pod(self, namespace: str, name: str) -> observe.Pod | None: ...
     def beat(self, curriculum_uid: str, phase: str, attempt: int, beat: observe.Beat) -> None: ...
+    def measured(self, curriculum_uid: str, phase: str, attempt: int, told: Measured) -> None: ...
 
 
 class TrainerStatus(Progress):
@@ -63,6 +65,8 @@ class Report(Wire):
 
     model_config = {**Wire.model_config, "extra": "ignore"}
     trainer_status: TrainerStatus = Field()
+    preflight: dict[str, Any] | None = None
+    """What the attempt measured of its nodes; read apart, so that no beat is lost by it."""
 
 
 class Tokens:
@@ -134,9 +138,11 @@ class Server:
             return _line(400, f"cannot read the report: {where}: {first['msg']}")
         curriculum = self._engine.curriculum_named(at["namespace"], at["name"])
         if curriculum is not None:
-            self._engine.beat(
-                curriculum.uid, at["phase"], int(at["attempt"]), self._beat(report.trainer_status)
-            )
+            attempt = (curriculum.uid, at["phase"], int(at["attempt"]))
+            self._engine.beat(*attempt, self._beat(report.trainer_status))
+            measured = _measured(report)
+            if measured is not None:
+                self._engine.measured(*attempt, measured)
         return _line(200, "ok")
 
     def _refusal(
@@ -164,6 +170,16 @@ class Server:
             remaining_seconds=status.estimated_remaining_seconds,
             metrics=tuple((metric.name, metric.value) for metric in status.metrics),
         )
+
+
+def _measured(report: Report) -> Measured | None:
+    if report.preflight is None:
+        return None
+    try:
+        return Measured.model_validate(report.preflight)
+    except ValidationError as error:
+        logger.warning("cannot read what a preflight measured: %s", problems(error))
+        return None
 
 
 @asynccontextmanager

@@ -182,6 +182,7 @@ def node(raw: Raw) -> observe.Node:
             for key, value in (raw["metadata"].get("annotations") or {}).items()
             if key.startswith(f"{names.PREFIX}/")
         },
+        boot_id=(status.get("nodeInfo") or {}).get("bootID") or "",
         memory_bytes=_bytes((status.get("capacity") or {}).get("memory", "")),
         resource_version=raw["metadata"].get("resourceVersion", ""),
     )

@@ -87,7 +87,9 @@ def _creates(observed: observe.Observed, decision: Decision) -> Iterable[meta.Ob
     if decision.start is not None:
         kind = observed.world.classes[spec.accelerator_class].spec
         pool = observed.world.pools[spec.pool] if spec.pool else None
-        yield run.config_map(curriculum, spec, kind, attempt=claimed.attempts)
+        yield run.config_map(
+            curriculum, spec, kind, attempt=claimed.attempts, preflight=decision.measure
+        )
         yield pytorchjob.pytorchjob(
             curriculum,
             spec,

@@ -10,6 +10,8 @@ from .errors import ClusterError
 
 _ROOT: Final = Path("/sys/fs/cgroup")
 _DEADLINE_SECONDS: Final = 10
+_PERIOD: Final = 100_000
+"""Microseconds; the kernel's own default."""
 
 
 def of_node(node: str) -> str:
@@ -60,6 +62,18 @@ def processes(node: str, container_id: str) -> list[int]:
         files = [group / "cgroup.procs", *group.glob("**/cgroup.procs")]
         return sorted({int(pid) for file in files for pid in file.read_text().split()})
     return []
+
+
+def limit_processors(node: str, share: float | None) -> None:
+    """Let all pods of a node together use this share of one processor; None lifts the limit."""
+    quota = None if share is None else round(share * _PERIOD)
+    if _is_v2():
+        group = _ROOT / paths.CGROUP / node
+        (group / "cpu.max").write_text(f"{'max' if quota is None else quota} {_PERIOD}")
+        return
+    group = _ROOT / "cpu" / paths.CGROUP / node
+    (group / "cpu.cfs_period_us").write_text(str(_PERIOD))
+    (group / "cpu.cfs_quota_us").write_text(str(-1 if quota is None else quota))
 
 
 def _groups() -> Iterator[Path]:

@@ -209,8 +209,25 @@ class Cluster:
         """Cut a node's power: its kubelet, its containers and its network end at once."""
         _machine(name).kill()
 
+    def remove_node(self, name: str) -> None:
+        """Cut a node's power and forget it: also one that was not there at the start."""
+        self.stop_node(name)
+        self.kubectl("delete", "node", name)
+
+    def limit_link(self, name: str, megabits: int | None) -> None:
+        """Let a node's cable carry no more, each way; None lets it carry what it can."""
+        network.limit(_machine(name), _machine(controlplane.NAME), _node(name).index, megabits)
+
+    def lose_packets(self, name: str, share: float) -> None:
+        """Lose this share of the packets between a node's pods and others; 0 loses none."""
+        network.lose(_machine(name), share)
+
+    def limit_processors(self, name: str, share: float | None) -> None:
+        """Give all pods of a node together this share of one processor; None gives all there is."""
+        cgroups.limit_processors(name, share)
+
     def start_node(self, name: str) -> None:
-        """Power on a stopped node; returns when it is Ready."""
+        """Power on a stopped node, or a spare one; returns when it is Ready."""
         since = _now()
         boot = _machine(controlplane.NAME)
         node.start(_node(name), node.boot(_node(name), boot, num_nodes=len(NODES)))
@@ -264,20 +281,22 @@ class Cluster:
         for each in NODES:
             node.prepare(each, authority, root=root)
             built.note(each.name, images)
+            if each.spare:
+                continue
             machines[each] = node.boot(each, boot, num_nodes=len(NODES))
         controlplane.wait_until_ready()
-        self._say(f"starting nodes {', '.join(each.name for each in NODES)}")
+        self._say(f"starting nodes {', '.join(each.name for each in machines)}")
         controlplane.start_controllers(boot)
         for each, live in machines.items():
             node.start(each, live)
         self.kubectl("create", "--filename=-", stdin=addons.objects(now=now))
-        self._wait_for_nodes(NODES, since=now)
+        self._wait_for_nodes([*machines], since=now)
         self._say("waiting for training-operator")
         self.kubectl(
             *("rollout", "status", f"deployment/{addons.DEPLOYMENT}"),
             *(f"--namespace={addons.NAMESPACE}", f"--timeout={_READY_SECONDS}s"),
         )
-        self._check_programs(NODES)
+        self._check_programs([*machines])
 
     def _wait_for_nodes(self, nodes: Sequence[Node], *, since: datetime.datetime) -> None:
         """Wait until each is Ready, as its kubelet said after ``since``, and has its GPUs."""

@@ -5,7 +5,7 @@
     +-----------------+------------------+   the control plane's namespace,
     | bridge 10.243.0.1: API server, DNS |   bridge "cluster"
     +-----+-----------+------------+-----+
-          | .11       | .12        | .13      eth0 of each node
+          | .11       | .12        | .13      eth0 of each node (spark-3 has .14)
        spark-1     spark-2      b200-1
      10.244.1/24  10.244.2/24  10.244.3/24   its pods, on its own bridge cni0
 
@@ -31,6 +31,7 @@ PODS: Final = "10.244.0.0/16"
 SERVICES: Final = "10.96.0.0/16"
 API_SERVICE: Final = "10.96.0.1"
 DOMAIN: Final = "cluster.local"
+_LOSS: Final = "CURRICULUM-LOSS"
 
 
 def node_address(index: int) -> str:
@@ -93,6 +94,35 @@ def connect_node(node: Machine, control_plane: Machine, *, index: int, num_nodes
     # pods on one bridge.
     for key in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
         node.inside("sh", "-c", f"[ ! -e /proc/sys/{key} ] || echo 1 > /proc/sys/{key}")
+
+
+def limit(node: Machine, control_plane: Machine, index: int, megabits: int | None) -> None:
+    """Let a node's cable carry no more than this, each way; None lets it carry what it can."""
+    for machine, end in ((node, "eth0"), (control_plane, f"node{index}")):
+        machine.inside("tc", "qdisc", "delete", "dev", end, "root", check=False)
+        if megabits is not None:
+            # A bucket of 10 ms: less is not refilled in time, more is no limit to a short burst.
+            # The queue is longer than TCP's windows: a slow cable is not to be a lossy one, too.
+            bucket = max(64, megabits * 10 // 8)
+            shaped = f"tbf rate {megabits}mbit burst {bucket}kb latency 1s".split()
+            machine.inside("tc", "qdisc", "add", "dev", end, "root", *shaped)
+
+
+def lose(node: Machine, share: float) -> None:
+    """Lose this share of the packets that a node passes on between its pods and others.
+
+    By the firewall's dice: this kernel has no netem.
+    """
+    node.inside("iptables", "-D", "FORWARD", "-j", _LOSS, check=False)
+    node.inside("iptables", "-F", _LOSS, check=False)
+    node.inside("iptables", "-X", _LOSS, check=False)
+    if not share:
+        return
+    node.inside("iptables", "-N", _LOSS)
+    for way in ("-i", "-o"):
+        chance = f"-m statistic --mode random --probability {share} -j DROP".split()
+        node.inside("iptables", "-A", _LOSS, way, "eth0", *chance)
+    node.inside("iptables", "-I", "FORWARD", "-j", _LOSS)
 
 
 def cni_config(index: int) -> str:

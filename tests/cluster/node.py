@@ -42,6 +42,8 @@ class Node:
     gpus: int
     labels: dict[str, str] = field(hash=False)
     taints: tuple[tuple[str, str, str], ...] = ()
+    spare: bool = False
+    """Prepared, and off until `Cluster.start_node`."""
 
     @property
     def machine(self) -> Machine | None:

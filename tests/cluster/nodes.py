@@ -1,4 +1,5 @@
-"""The three nodes of the cluster: two that a Spark would be, one that a B200 machine would be.
+"""The nodes of the cluster: two that a Spark would be, one that a B200 machine would be, and a
+third Spark that is off until a test starts it.
 
 Faked are only these labels and the number of GPUs; see README.md.
 """
@@ -31,4 +32,5 @@ NODES: Final = (
     Node("spark-1", 1, 1, _SPARK_LABELS),
     Node("spark-2", 2, 1, _SPARK_LABELS),
     Node("b200-1", 3, 8, _B200_LABELS, ((GPU, "present", "NoSchedule"),)),
+    Node("spark-3", 4, 1, _SPARK_LABELS, spare=True),
 )

@@ -1,14 +1,12 @@
 """Progress, results and failures: what is told, how often, and what a failure is called."""
 
-import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from curriculum_api.preflight.figures import Findings
 from curriculum_api.run import PhaseResult
 from curriculum_api.wire import Outcome
 from curriculum_trainer import failures, progress, reports, result
@@ -16,48 +14,19 @@ from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.progress import Progress
 from curriculum_trainer.reports import Report
 
+from .listener import Listener, listening
 from .phases import Phases
 
 
-class _Listener(HTTPServer):
-    """Keeps what was posted."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.posts: list[tuple[str | None, dict[str, Any]]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/namespaces/lab/status"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Listener
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.posts.append((self.headers["Authorization"], json.loads(body)))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
 @pytest.fixture
-def listener() -> Iterator[_Listener]:
-    server = _Listener()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def listener() -> Iterator[Listener]:
+    with listening() as server:
+        yield server
 
 
 @pytest.mark.trainer
 def test_a_run_reports_its_stages_and_ends_at_100_percent(
-    phases: Phases, listener: _Listener
+    phases: Phases, listener: Listener
 ) -> None:
     token = phases.root / "token"
     token.write_text("secret\n")
@@ -78,8 +47,44 @@ def test_a_run_reports_its_stages_and_ends_at_100_percent(
     assert last["lossFirst"] == str(ended.loss_first)
 
 
+def test_what_is_attached_goes_along_until_it_was_heard(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
+    told = Progress({"KUBEFLOW_TRAINER_SERVER_URL": listener.url}, leads=True)
+    told.attach("preflight", {"seconds": 3})
+    for step in (1, 2):
+        told.tell(percent=10, remaining_seconds=None, metrics={"step": step})
+        told.flush()
+    told.close()
+
+    assert [body.get("preflight") for _, body in listener.posts] == [{"seconds": 3}, None]
+
+
+def test_what_nobody_takes_does_not_stand_in_the_way(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
+    listener.refuses = "preflight"
+    told = Progress({"KUBEFLOW_TRAINER_SERVER_URL": listener.url}, leads=True)
+    told.attach("preflight", {"seconds": 3})
+    for step in range(progress.ATTACHED_TRIES + 1):
+        told.tell(percent=10, remaining_seconds=None, metrics={"step": step})
+        told.flush()
+    told.close()
+
+    assert ["preflight" in body for _, body in listener.posts] == [True, True, True, False]
+
+
+def test_nobody_is_waited_for_where_nobody_listens() -> None:
+    told = Progress({}, leads=True)
+    told.tell(percent=10, remaining_seconds=None, metrics={})
+    told.flush()
+    told.close()
+
+
 def test_without_steps_there_is_no_beat(
-    listener: _Listener, monkeypatch: pytest.MonkeyPatch
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.01)
     told = Progress({"KUBEFLOW_TRAINER_SERVER_URL": listener.url}, leads=True)
@@ -90,7 +95,7 @@ def test_without_steps_there_is_no_beat(
     assert len(listener.posts) == 1
 
 
-def test_many_steps_are_one_post_and_the_last_is_sent(listener: _Listener) -> None:
+def test_many_steps_are_one_post_and_the_last_is_sent(listener: Listener) -> None:
     told = Progress({"KUBEFLOW_TRAINER_SERVER_URL": listener.url}, leads=True)
     for step in range(200):
         told.tell(percent=step / 2, remaining_seconds=1.5, metrics={"step": step})
@@ -164,9 +169,29 @@ def test_the_earliest_failure_is_the_cause_but_a_lost_peer_is_not(phases: Phases
     assert reports.cause(ended[:1]).result.outcome is Outcome.FABRIC_ERROR
 
 
+def test_what_was_measured_of_the_nodes_is_a_cause_and_no_lost_peer(phases: Phases) -> None:
+    reached = result.Reached(preflight=Findings(pairs=(), suspects=()))
+    built = result.build(phases.run(), reached, outcome=Outcome.FABRIC_ERROR, message="measured")
+    ended = [
+        _report(phases, 1.0, Outcome.FABRIC_ERROR),
+        Report(ended_at=2.0, result=built),
+        _report(phases, 3.0, Outcome.UNKNOWN),
+    ]
+    assert reports.cause(ended).result.message == "measured"
+
+
 @pytest.mark.parametrize("text", ["é" * 9000, '"\\' * 3000, "short"])
 def test_a_termination_message_is_whole_json_within_its_limit(phases: Phases, text: str) -> None:
-    reached = result.Reached(step=3, loss_last=float("nan"), metrics={"a" * 40: float("inf")})
+    suspect = {
+        "node": "n" * 60, "check": "link", "value": 0.1, "floor": 0.2, "unit": "GB/s",
+        "peer": "p" * 60,
+    }  # fmt: skip
+    reached = result.Reached(
+        step=3,
+        loss_last=float("nan"),
+        metrics={"a" * 40: float("inf")},
+        preflight=Findings.model_validate({"suspects": [suspect] * 8}),
+    )
     built = result.build(phases.run(), reached, outcome=Outcome.UNKNOWN, message=text)
     cut = result.cut(built)
 
@@ -174,6 +199,7 @@ def test_a_termination_message_is_whole_json_within_its_limit(phases: Phases, te
     read = PhaseResult.model_validate_json(cut)
     assert (read.outcome, read.step, read.loss_last) == ("Unknown", 3, None)
     assert read.message[:5] == text[:5]
+    assert read.preflight == reached.preflight
 
 
 def test_a_missing_termination_file_is_nobody_s_problem(

@@ -183,6 +183,7 @@ class _Gang:
             return ended
         # it failed before it knew how far the phase had come
         known = result.on_disk(self._run)
+        known.preflight = ended.preflight
         return result.build(self._run, known, outcome=ended.outcome, message=ended.message)
 
 

@@ -20,6 +20,7 @@ INTERVAL_SECONDS = 2.0
 """At most one POST per this time, but for the last one."""
 
 TIMEOUT_SECONDS = 5.0
+ATTACHED_TRIES = 3
 
 
 class Progress:
@@ -29,8 +30,13 @@ class Progress:
         self._environment = environment
         self._url = environment.get(SERVER_URL_ENV) if leads else None
         self._newest: dict[str, Any] | None = None
+        self._attached: dict[str, tuple[Mapping[str, Any], int]] = {}
+        """What goes along once, with the first report that is heard, and how often it may try."""
+
         self._changed = threading.Condition()
         self._closed = False
+        self._hurry = False
+        self._sending = False
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         if self._url:
             self._thread.start()
@@ -51,6 +57,25 @@ class Progress:
             self._newest = status
             self._changed.notify()
 
+    def attach(self, key: str, document: Mapping[str, Any]) -> None:
+        """Have a document go along with the next reports, until one was heard, or a few were not.
+
+        A peer that refuses the document must still hear what comes after it.
+        """
+        with self._changed:
+            self._attached[key] = (document, ATTACHED_TRIES)
+
+    def flush(self) -> None:
+        """Send what was told last, for at most one timeout."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify()
+            self._changed.wait_for(
+                lambda: self._newest is None and not self._sending,
+                timeout=TIMEOUT_SECONDS if self._thread.is_alive() else 0.0,
+            )
+            self._hurry = False
+
     def close(self) -> None:
         """Send what is left, for at most one timeout."""
         with self._changed:
@@ -64,22 +89,31 @@ class Progress:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._newest is not None or self._closed)
-                # gather what comes within the interval; only closing cuts it short
+                # gather what comes within the interval; only an end cuts it short
                 rest = sent_at + INTERVAL_SECONDS - time.monotonic()
-                self._changed.wait_for(lambda: self._closed, timeout=max(0.0, rest))
+                self._changed.wait_for(lambda: self._closed or self._hurry, timeout=max(0.0, rest))
                 status, self._newest = self._newest, None
-                closed = self._closed
+                attached, closed = dict(self._attached), self._closed
+                self._sending = status is not None
             if status is not None:
-                self._send(status)
+                along = {key: document for key, (document, _) in attached.items()}
+                heard = self._send({"trainerStatus": status, **along})
                 sent_at = time.monotonic()
+                with self._changed:
+                    self._sending = False
+                    for key, (document, tries) in attached.items():
+                        if self._attached.get(key) == (document, tries):
+                            self._attached[key] = (document, 0 if heard else tries - 1)
+                    self._attached = {k: left for k, left in self._attached.items() if left[1]}
+                    self._changed.notify_all()
             if closed:
                 return
 
-    def _send(self, status: dict[str, Any]) -> None:
+    def _send(self, body: Mapping[str, Any]) -> bool:
         try:
             request = urllib.request.Request(
                 self._url or "",
-                data=json.dumps({"trainerStatus": status}).encode(),
+                data=json.dumps(body).encode(),
                 headers=self._headers(),
                 method="POST",
             )
@@ -89,7 +123,8 @@ class Progress:
                 reply.read()
         except Exception:
             # whatever it is, training goes on
-            return
+            return False
+        return True
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

@@ -38,5 +38,10 @@ def cause(reports: Iterable[Report]) -> Report:
     """
     ordered = sorted(reports, key=lambda report: report.ended_at)
     failed = [report for report in ordered if report.result.outcome is not Outcome.SUCCEEDED]
-    own = [report for report in failed if report.result.outcome is not Outcome.FABRIC_ERROR]
+    # nodes that were measured and found wanting are a cause, and not the loss of a peer
+    own = [
+        report
+        for report in failed
+        if report.result.outcome is not Outcome.FABRIC_ERROR or report.result.preflight is not None
+    ]
     return (own or failed or ordered)[0]

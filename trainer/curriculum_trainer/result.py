@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from curriculum_api.preflight.figures import Findings
 from curriculum_api.run import (
     RESULT_FILE,
     TERMINATION_MESSAGE_BYTES,
@@ -53,6 +54,9 @@ class Reached:
     metrics: dict[str, float] = field(default_factory=dict)
     evaluation: dict[str, float] = field(default_factory=dict)
     checkpoint: CheckpointRef | None = None
+    preflight: Findings | None = None
+    """Nodes that are not good enough to start on."""
+
     pending: Future[Written] | None = None
     """The checkpoint that is being written, on the leading process."""
 
@@ -121,6 +125,7 @@ def build(run: PhaseRun, reached: Reached, *, outcome: Outcome, message: str) ->
         loss_last=reached.loss_last,
         seconds=round(reached.seconds, 3),
         world_size=run.world_size,
+        preflight=reached.preflight,
         metrics=reached.metrics,
         evaluation=reached.evaluation,
     )

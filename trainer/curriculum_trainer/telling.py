@@ -3,8 +3,9 @@ listens. Only the leading process speaks."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from curriculum_api.preflight.figures import Measured
 from curriculum_api.run import PhaseRun
 from curriculum_trainer import evaluate, flops, metrics, result
 from curriculum_trainer.begin import Work
@@ -46,6 +47,17 @@ class Telling:
         self._progress.tell(
             percent=100 * reached.tokens / run.tokens, remaining_seconds=remaining, metrics=told
         )
+
+    def measured(self, measured: Measured, lines: Iterable[str]) -> None:
+        """The nodes were measured: lines for people, the figures for whoever listens."""
+        for line in lines:
+            self.say(line)
+        self._progress.attach("preflight", measured.model_dump(mode="json", by_alias=True))
+
+    def flush(self) -> None:
+        """What was told last is sent before anything ends; nobody need listen."""
+        self.stage("preflight")
+        self._progress.flush()
 
     def begin(self, work: Work) -> None:
         """The attempt is about to take its first step."""

@@ -13,7 +13,7 @@ import time
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import begin, collective, failures, gate, metrics, precision
+from curriculum_trainer import begin, collective, failures, gate, metrics, precision, preflight
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
 from curriculum_trainer.evaluate import Evaluation
@@ -45,6 +45,7 @@ def train(
     telling.say(precision.choice(run, device))
     telling.stage("starting")
     collective.join(device, place)
+    preflight.prove(run, place, device, reached, telling)
     work = begin.prepare(
         run, place, device, reached, beat=lambda: telling.stage("evaluating the start")
     )

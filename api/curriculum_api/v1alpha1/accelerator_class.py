@@ -191,6 +191,72 @@ class Reliability(Wire):
     """Where the figure comes from."""
 
 
+class Floors(Wire):
+    """What preflight expects of a node or a pair; 0 expects nothing."""
+
+    matmul_tflops: Annotated[Decimal | None, Field(alias="matmulTFLOPS")] = None
+    """A large matrix product of one accelerator, in FP32 where the phase is, else in BF16."""
+
+    clock_mhz: Annotated[Decimal | None, Field(alias="clockMHz")] = None
+    """The accelerator's clock under load."""
+
+    memory_gib: Annotated[Decimal | None, Field(alias="memoryGiB")] = None
+    """What the host can still give before the model is built."""
+
+    speed_gbit: Annotated[Decimal | None, Field(alias="speedGbps")] = None
+    """Gb/s of the slowest interface of the fabric, as the kernel shows it."""
+
+    mtu: Decimal | None = None
+    """The smallest MTU of the fabric's interfaces."""
+
+    errors_percent: Decimal | None = None
+    """At most this share of frames that an interface could not take or send."""
+
+    write_gbps: Annotated[Decimal | None, Field(alias="writeGBps")] = None
+    """GB/s of one node to the checkpoint volume."""
+
+    read_gbps: Annotated[Decimal | None, Field(alias="readGBps")] = None
+    """GB/s of one node from the checkpoint volume."""
+
+    loss_percent: Decimal | None = None
+    """At most this share of segments that a pair had to send again."""
+
+    link_gbps: Annotated[Decimal | None, Field(alias="linkGBps")] = None
+    """GB/s between two nodes, each way and by accelerator."""
+
+    latency_ms: Annotated[Decimal | None, Field(alias="latencyMs")] = None
+    """At most this many milliseconds between two nodes, one way."""
+
+    reduce_gbps: Annotated[Decimal | None, Field(alias="reduceGBps")] = None
+    """GB/s of an all-reduce over all nodes, by accelerator; a phase that falls short of it alone
+    is started and says so."""
+
+
+class Preflight(Wire):
+    """What the nodes of a phase prove before its first step."""
+
+    enabled: bool = True
+    """Whether anything is measured."""
+
+    share: Annotated[str, Field(max_length=8, pattern=r"^(0(\.[0-9]+)?|1(\.0+)?)$")] = "0.7"
+    """Of what `performance` says was measured: the floor where `floors` has none."""
+
+    floors: Floors = Floors()
+    """What is expected, where it is not that share."""
+
+    rounds: Annotated[int, Field(ge=1, le=64)] = 3
+    """Rounds of disjoint pairs of nodes; four nodes and fewer meet all of their pairs."""
+
+    seconds: Annotated[int, Field(ge=10, le=3600)] = 120
+    """A preflight takes no longer."""
+
+    max_age_seconds: Annotated[int, Field(ge=0, le=2_592_000)] = 86_400
+    """How long what was measured of a node holds; 0 measures before every attempt."""
+
+    quarantine_seconds: Annotated[int, Field(ge=60, le=2_592_000)] = 21_600
+    """How long a node that fell short is kept from use; then it is measured again."""
+
+
 class AcceleratorClassSpec(Wire):
     """What a kind of node is."""
 
@@ -248,6 +314,9 @@ class AcceleratorClassSpec(Wire):
 
     reliability: Reliability | None = None
     """How often the nodes fail."""
+
+    preflight: Preflight | None = None
+    """What nodes prove before a phase's first step; nothing where absent."""
 
     pod_template: PodTemplate = PodTemplate()
     """What is added to the pods on these nodes."""

@@ -178,6 +178,10 @@ class PhaseStatus(Reported):
     failures: Tally = 0
     """Attempts that count against maxAttempts."""
 
+    preflights: Tally = 0
+    """Attempts in a row that ended before their first step for what was measured of their nodes;
+    so many do not count against maxAttempts, more do."""
+
     outcome: Outcome | None = None
     """How the newest ended attempt ended."""
 

@@ -1,6 +1,6 @@
 """The pods of an attempt: what they mount, where they may run, what they may do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -62,12 +62,24 @@ def mounts(templates: Sequence[PodTemplate]) -> list[meta.Object]:
     ]
 
 
-def environment(*layers: dict[str, str]) -> list[meta.Object]:
-    """One list of variables; where two layers name the same, the later one holds."""
+def environment(
+    *layers: dict[str, str], field_refs: Mapping[str, str] | None = None
+) -> list[meta.Object]:
+    """One list of variables; where two layers name the same, the later one holds.
+
+    `field_refs` are fields of the pod that no layer sets.
+    """
     merged: dict[str, str] = {}
     for layer in layers:
         merged |= layer
-    return [{"name": name, "value": value} for name, value in merged.items()]
+    refs = field_refs or {}
+    return [
+        *({"name": name, "value": value} for name, value in merged.items() if name not in refs),
+        *(
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+            for name, path in refs.items()
+        ),
+    ]
 
 
 def template_env(templates: Sequence[PodTemplate]) -> dict[str, str]:

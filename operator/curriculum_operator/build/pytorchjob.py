@@ -104,6 +104,7 @@ def _pod_template(
         {v.name: v.value for v in phase.env},
         pod.template_env((phase.pod_template,)),
         reporting,
+        field_refs={contract.NODE_NAME_ENV: "spec.nodeName"},
     )
     container = {
         "name": project.TRAIN_CONTAINER,

@@ -3,6 +3,7 @@
 from pathlib import PurePosixPath
 
 from curriculum_api import run
+from curriculum_api.preflight.figures import RunPreflight
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_api.wire import API_VERSION
@@ -13,7 +14,12 @@ RUN_FILE = PurePosixPath(run.RUN_PATH).name
 
 
 def phase_run(
-    curriculum: observe.Curriculum, phase: Phase, kind: AcceleratorClassSpec, *, attempt: int
+    curriculum: observe.Curriculum,
+    phase: Phase,
+    kind: AcceleratorClassSpec,
+    *,
+    attempt: int,
+    preflight: RunPreflight | None = None,
 ) -> run.PhaseRun:
     """Everything that the trainer needs for this attempt."""
     spec = curriculum.spec
@@ -78,6 +84,7 @@ def phase_run(
         max_skipped_steps=phase.max_skipped_steps,
         evaluation=_evaluation(phase),
         gate=_gate(phase),
+        preflight=preflight,
         deadline_seconds=phase.active_deadline_seconds,
         seed=spec.seed,
         grace_seconds=grace.seconds(spec.model, kind),
@@ -85,10 +92,15 @@ def phase_run(
 
 
 def config_map(
-    curriculum: observe.Curriculum, phase: Phase, kind: AcceleratorClassSpec, *, attempt: int
+    curriculum: observe.Curriculum,
+    phase: Phase,
+    kind: AcceleratorClassSpec,
+    *,
+    attempt: int,
+    preflight: RunPreflight | None = None,
 ) -> meta.Object:
     """The ConfigMap of an attempt; immutable, as an attempt is."""
-    document = phase_run(curriculum, phase, kind, attempt=attempt)
+    document = phase_run(curriculum, phase, kind, attempt=attempt, preflight=preflight)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

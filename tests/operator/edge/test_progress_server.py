@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
 
+from curriculum_api.preflight.figures import Check, Measured
 from curriculum_operator import names, observe, project
 from curriculum_operator.clock import SystemClock
 from curriculum_operator.cluster import TokenIdentity, Unavailable
@@ -49,6 +50,7 @@ class Heard:
 
     ready: bool = True
     beats: list[tuple[str, str, int, observe.Beat]] = field(default_factory=list)
+    told: list[tuple[str, str, int, Measured]] = field(default_factory=list)
     pods: dict[str, observe.Pod] = field(
         default_factory=lambda: {
             "tiny-math-1-master-0": pod("tiny-math-1-master-0"),
@@ -64,6 +66,9 @@ class Heard:
 
     def beat(self, curriculum_uid: str, phase: str, attempt: int, beat: observe.Beat) -> None:
         self.beats.append((curriculum_uid, phase, attempt, beat))
+
+    def measured(self, curriculum_uid: str, phase: str, attempt: int, told: Measured) -> None:
+        self.told.append((curriculum_uid, phase, attempt, told))
 
 
 def identity(pod_name: str, *, namespace: str = "ns", uid: str = "pod-uid") -> TokenIdentity:
@@ -108,6 +113,21 @@ async def stage() -> AsyncIterator[Stage]:
     server = TestServer(Server(engine, shelf, SystemClock()).application())
     async with TestClient(server) as client:
         yield Stage(client, engine, shelf)
+
+
+async def test_what_was_measured_goes_along_and_reaches_the_engine(stage: Stage) -> None:
+    node = {"node": "spark-1", "figures": {"matmul": 91.0}}
+    measured = {"precision": "BF16", "nodes": [node]}
+    assert await stage.post(body=REPORT | {"preflight": measured}) == (200, "ok\n")
+    ((uid, phase, attempt, told),) = stage.engine.told
+    assert (uid, phase, attempt) == (things.UID, "math", 1)
+    assert told.nodes[0].figures == {Check.MATMUL: 91.0}
+
+
+async def test_figures_that_cannot_be_read_cost_no_beat(stage: Stage) -> None:
+    assert await stage.post(body=REPORT | {"preflight": {"rings": 3}}) == (200, "ok\n")
+    assert len(stage.engine.beats) == 1
+    assert stage.engine.told == []
 
 
 async def test_a_report_of_the_attempts_own_pod_reaches_the_engine(stage: Stage) -> None:

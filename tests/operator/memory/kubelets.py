@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from curriculum_api.preflight.figures import Findings, Measured
 from curriculum_api.run import EXIT_CODES, CheckpointRef, PhaseResult, PhaseRun
 from curriculum_api.wire import Outcome
 from curriculum_operator import cluster, kinds, names
@@ -19,8 +20,8 @@ from .informer import Admin, View
 from .script import Check, Failure, Plan, Script
 from .training_operator import delete
 
-Report = Callable[[PhaseRun, int], None]
-"""Called with a finished step: whose it is, and percent of the phase."""
+Report = Callable[[PhaseRun, int, Measured | None], None]
+"""Called with a finished step: whose it is, percent of the phase, and what was measured first."""
 
 START = 1.0
 """Beats from the binding of a pod to its running container."""
@@ -128,6 +129,8 @@ class Kubelets:
         if replica == "master-0":
             self.witness.started.append(run)
         await self._write(pod, "Running", {"running": {"startedAt": self._time()}})
+        if plan.measured is not None and replica == "master-0":
+            self._report(run, 0, plan.measured)
         failure = plan.fails.get(replica)
         if failure is not None:
             deleted = await self._deleted(pod, failure.after)
@@ -153,7 +156,7 @@ class Kubelets:
                 return True
             done = beat
             if pod["spec"]["nodeName"] not in self.down:
-                self._report(run, min(99, round(100 * beat / plan.seconds)))
+                self._report(run, min(99, round(100 * beat / plan.seconds)), None)
         return await self._deleted(pod, plan.seconds - done)
 
     def _whole(self, pod: Raw, run: PhaseRun) -> bool:
@@ -206,7 +209,9 @@ class Kubelets:
     async def _fail(self, pod: Raw, run: PhaseRun, failure: Failure) -> None:
         result = None
         if failure.outcome is not None:
-            result = _result(run, failure.outcome, message=failure.message)
+            result = _result(
+                run, failure.outcome, message=failure.message, preflight=failure.preflight
+            )
         await self._end(
             pod, failure.exit_code, result, reason=failure.reason, disrupted=failure.disrupted
         )
@@ -320,8 +325,10 @@ def _result(
     *,
     message: str = "",
     checkpoint: CheckpointRef | None = None,
+    preflight: Findings | None = None,
 ) -> PhaseResult:
     return PhaseResult(
+        preflight=preflight,
         outcome=outcome,
         message=message,
         phase=run.phase,

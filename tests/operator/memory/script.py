@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from curriculum_api.preflight.figures import Findings, Measured
 from curriculum_api.wire import Outcome
 
 T = TypeVar("T")
@@ -27,6 +28,9 @@ class Plan:
     fails: Mapping[str, "Failure"] = field(default_factory=dict)
     """By replica (`worker-0`), how its container ends badly."""
 
+    measured: Measured | None = None
+    """What the master tells of its nodes as soon as it runs."""
+
     stuck: frozenset[str] = frozenset()
     """Replicas whose image cannot be pulled."""
 
@@ -42,6 +46,7 @@ class Failure:
     """Of the PhaseResult in its termination message; None where it left none."""
 
     message: str = ""
+    preflight: Findings | None = None
     disrupted: bool = False
     """The cluster ended it: the pod says DisruptionTarget."""
 

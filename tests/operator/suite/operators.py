@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from dataclasses import replace
 
+from curriculum_api.preflight.figures import Measured
 from curriculum_api.run import PhaseRun
 from curriculum_operator import cluster, kinds, lease, observe
 from curriculum_operator.clock import Clock
@@ -48,14 +49,17 @@ class Operator:
         await self.engine.release()
         self.link.dead.set()
 
-    def report(self, run: PhaseRun, percent: int) -> None:
+    def report(self, run: PhaseRun, percent: int, measured: Measured | None = None) -> None:
         """A trainer's progress; only a process that is ready hears it."""
         if self.link.dead.is_set() or not self.engine.ready:
             return
         beat = observe.Beat(
             received=self._clock.now(), percentage=percent, remaining_seconds=None, metrics=()
         )
-        self.engine.beat(run.curriculum_uid, run.phase, run.attempt, beat)
+        attempt = (run.curriculum_uid, run.phase, run.attempt)
+        self.engine.beat(*attempt, beat)
+        if measured is not None:
+            self.engine.measured(*attempt, measured)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from curriculum_api.preflight.figures import Measured
 from curriculum_api.run import PhaseRun
 from curriculum_operator import cluster, kinds, lease, names
 from curriculum_operator.clock import Clock
@@ -255,9 +256,9 @@ class Stage:
             for raw in self.datacentre.view.all(kind)
         } | {"message": [p.get("message") for p in self.status().get("phases", ())]}
 
-    def _report(self, run: PhaseRun, percent: int) -> None:
+    def _report(self, run: PhaseRun, percent: int, measured: Measured | None) -> None:
         for one in self.operators:
-            one.report(run, percent)
+            one.report(run, percent, measured)
 
 
 def finished(job: Raw) -> bool:
