@@ -15,13 +15,13 @@ from curriculum_api.estimate.shape import Shape
 from curriculum_api.v1alpha1.accelerator_class import (
     AcceleratorClass,
     AcceleratorClassSpec,
-    Fabric,
     MatchRule,
     MatmulRate,
     Performance,
     Rate,
     UpdateRate,
 )
+from curriculum_api.v1alpha1.fabric import Fabric
 from curriculum_api.v1alpha1.meta import ObjectMeta
 from curriculum_api.wire import OptimizerName, Precision, Strategy, Wire
 

@@ -32,7 +32,8 @@ def test_a_row_of_several_documents_is_refused(phases: Phases) -> None:
 
 
 def test_a_split_sequence_is_refused(phases: Phases) -> None:
-    run = phases.run(model={"config": CONVOLVING}, **SEQUENCE_PARALLEL)
+    split: dict[str, Any] = SEQUENCE_PARALLEL
+    run = phases.run(model={"config": CONVOLVING}, **split)
     with pytest.raises(PhaseFailure, match="do not go with sequenceParallel 2"):
         model.config(run)
 

@@ -33,6 +33,7 @@ from curriculum_trainer import machine, memory, sequence_parallel, sharding
 from curriculum_trainer.model import TokenScores
 from curriculum_trainer.precision import FP8_FROM, Device
 from curriculum_trainer.tiling import Head
+from curriculum_trainer.weights import Take
 
 ATTENTION_OPERATIONS = 7.0
 """Of causal attention, forward and backward, by token, width and attended token: 2 and 2.5 times
@@ -151,9 +152,9 @@ def updates(device: Device, sizes: Sizes, run: PhaseRun) -> Iterator[Update]:
     for name in OptimizerName:
         asked = run.model_copy(update={"optimizer": RunOptimizer(name=name, learning_rate=1e-4)})
         scores = _scores(sizes.update_width, 8 * sizes.update_width // 3, 1, 256, device)
-        made = sharding.shard(scores, asked, device=device, passes=1)
+        made = sharding.shard(scores, asked, device=device, passes=1, fill=_as_drawn)
         count = sum(parameter.numel() for parameter in scores.parameters())
-        taken = []
+        taken: list[float] = []
         deadline = time.perf_counter() + 2 * sizes.seconds
         while len(taken) < 2 or time.perf_counter() < deadline:
             made.backward(made.scores(*_row(256, 8, device)).sum())
@@ -233,7 +234,7 @@ def seconds(work: Callable[[], object], device: Device, budget: float) -> tuple[
 
 
 def _steps(scores: Any, run: PhaseRun, tokens: int, count: int, device: Device) -> None:
-    made = sharding.shard(scores, run, device=device, passes=1)
+    made = sharding.shard(scores, run, device=device, passes=1, fill=_as_drawn)
     vocab = scores.decoder.config.vocab_size
     for _ in range(count):
         made.backward(made.scores(*_row(vocab, tokens, device)).sum())
@@ -246,13 +247,15 @@ def _attention(
 ) -> Attention:
     heads = 4
     shape = (1, heads, length, HEAD_WIDTH)
-    tensors = [
+    query, key, value = (
         torch.randn(shape, device=device.name, dtype=dtype, requires_grad=True) for _ in range(3)
-    ]
+    )
     upstream = torch.randn(shape, device=device.name, dtype=dtype)
 
     def work() -> None:
-        functional.scaled_dot_product_attention(*tensors, is_causal=True).backward(upstream)
+        functional.scaled_dot_product_attention(query, key, value, is_causal=True).backward(
+            upstream
+        )
 
     median, _ = seconds(work, device, sizes.seconds)
     operations = ATTENTION_OPERATIONS * heads * HEAD_WIDTH * length * length
@@ -314,6 +317,10 @@ def _decoder_seconds(
 
     median, _ = seconds(work, device, sizes.seconds)
     return median
+
+
+def _as_drawn(_take: Take) -> None:
+    """Weights that a model has already."""
 
 
 def _scores(hidden: int, intermediate: int, layers: int, vocab: int, device: Device) -> Any:

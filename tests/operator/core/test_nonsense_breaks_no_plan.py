@@ -1,5 +1,7 @@
 """Numbers that make no sense, in a class or in a trainer's account, stop nobody's curriculum."""
 
+from typing import Any
+
 import pytest
 
 from curriculum_api.classes import CLASSES
@@ -38,7 +40,8 @@ def test_what_does_not_fit_is_held_although_its_time_cannot_be_computed() -> Non
 @pytest.mark.parametrize("field", ["tokens", "world_size"])
 def test_an_account_beyond_any_number_measures_nothing(field: str) -> None:
     here = rated("100").started().formed()
-    account = result(**{"seconds": 100.0, "tokens": 65536, "world_size": 2, field: 10**400})
+    given: dict[str, Any] = {"seconds": 100.0, "tokens": 65536, "world_size": 2, field: 10**400}
+    account = result(**given)
     ended = here.pod_ends("master-0", code=0, message=account).pod_ends("worker-0", code=0)
     step = ended.job_succeeds().step()
     assert (step.rule, step.measured) == ("ended_well", None)
