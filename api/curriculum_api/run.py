@@ -23,6 +23,7 @@ from curriculum_api.wire import (
     RopeScaling,
     Schedule,
     Strategy,
+    Transport,
     Wire,
 )
 
@@ -36,6 +37,9 @@ TERMINATION_MESSAGE_BYTES = 4096
 """What the kubelet keeps of a termination message."""
 
 RESULT_FILE = "result.json"
+
+FABRIC_METRIC = "fabric"
+"""The progress metric that says in words what joins the processes."""
 
 SERVER_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
 SERVER_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
@@ -133,6 +137,14 @@ class RunGate(Wire):
     max_perplexity_rise: float | None = None
 
 
+class RunFabric(Wire):
+    """What the phase's nodes are joined by, as its fabric was rendered."""
+
+    profile: str
+    transport: Transport
+    """What was promised: where it is RDMA, plain sockets are a failure."""
+
+
 class PhaseRun(Wire):
     """One attempt of one phase, in full: what the trainer needs and nothing else."""
 
@@ -171,6 +183,9 @@ class PhaseRun(Wire):
     sequence_parallel: Count = 1
     nodes: Count
     processes_per_node: Count
+    fabric: RunFabric | None = None
+    """None where nothing is promised: on one's own machine."""
+
     accelerator_class: str
     allowed_precisions: tuple[Precision, ...]
     """What the accelerator class may train; anything else is refused with the reason."""

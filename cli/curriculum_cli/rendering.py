@@ -13,7 +13,7 @@ import yaml
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_cli.documents import Documents
 from curriculum_operator import check, observe
-from curriculum_operator.build import meta, pytorchjob, run, verification
+from curriculum_operator.build import meta, network, pytorchjob, run, verification
 from curriculum_operator.fabric import rendered
 
 
@@ -105,7 +105,8 @@ def _objects(
     curriculum: observe.Curriculum, phase: Phase, documents: Documents
 ) -> Iterable[meta.Object]:
     kind, pool = _place(phase, documents)
-    yield run.config_map(curriculum, phase, kind.spec, attempt=1)
+    promised = network.promise(kind.spec, pool, phase, site=documents.profiles)
+    yield run.config_map(curriculum, phase, kind.spec, attempt=1, fabric=promised)
     yield pytorchjob.pytorchjob(
         curriculum,
         phase,

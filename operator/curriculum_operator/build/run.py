@@ -13,7 +13,12 @@ RUN_FILE = PurePosixPath(run.RUN_PATH).name
 
 
 def phase_run(
-    curriculum: observe.Curriculum, phase: Phase, kind: AcceleratorClassSpec, *, attempt: int
+    curriculum: observe.Curriculum,
+    phase: Phase,
+    kind: AcceleratorClassSpec,
+    *,
+    attempt: int,
+    fabric: run.RunFabric | None = None,
 ) -> run.PhaseRun:
     """Everything that the trainer needs for this attempt."""
     spec = curriculum.spec
@@ -45,6 +50,7 @@ def phase_run(
         sequence_parallel=phase.sequence_parallel,
         nodes=phase.nodes,
         processes_per_node=phase.gpus_per_node or kind.gpus_per_node,
+        fabric=fabric,
         accelerator_class=phase.accelerator_class,
         allowed_precisions=kind.trains,
         optimizer=run.RunOptimizer(
@@ -85,10 +91,15 @@ def phase_run(
 
 
 def config_map(
-    curriculum: observe.Curriculum, phase: Phase, kind: AcceleratorClassSpec, *, attempt: int
+    curriculum: observe.Curriculum,
+    phase: Phase,
+    kind: AcceleratorClassSpec,
+    *,
+    attempt: int,
+    fabric: run.RunFabric,
 ) -> meta.Object:
     """The ConfigMap of an attempt; immutable, as an attempt is."""
-    document = phase_run(curriculum, phase, kind, attempt=attempt)
+    document = phase_run(curriculum, phase, kind, attempt=attempt, fabric=fabric)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
