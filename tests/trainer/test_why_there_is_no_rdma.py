@@ -109,6 +109,15 @@ OLD_LOST = (
             'NCCL_IB_HCA is "=rocep1s0f"', "values.hcas",
         ),
         (
+            # the other port is up, and nobody asked for it
+            FALLEN,
+            replace(
+                WELL, hcas=(replace(BARE, active=False), WELL.hcas[1]),
+                environment={"NCCL_IB_HCA": "rocep1s0f1"},
+            ),
+            "no port of rocep1s0f1 is ACTIVE", "cable",
+        ),
+        (
             FALLEN, replace(WELL, hcas=(BARE,)),
             "rocep1s0f1 (enp1s0f1np1) has no IPv4 address", "subnet of its own",
         ),
@@ -166,8 +175,10 @@ def test_a_plugin_that_nobody_asked_for_is_no_cause() -> None:
     assert "no RDMA device" in fabric_cause.of_fall(parse(said), WELL).what
 
 
-def test_a_device_that_is_left_out_needs_no_address() -> None:
-    pod = replace(WELL, hcas=(BARE, WELL.hcas[1]), environment={"NCCL_IB_HCA": "roceP2p1s0f1"})
+@pytest.mark.parametrize("named", ["roceP2", "=roceP2p1s0f1:1", "^rocep1", "^=rocep1s0f1"])
+@pytest.mark.parametrize("hca", [BARE, replace(BARE, active=False)])
+def test_a_device_that_is_left_out_needs_neither_address_nor_link(named: str, hca: Hca) -> None:
+    pod = replace(WELL, hcas=(hca, WELL.hcas[1]), environment={"NCCL_IB_HCA": named})
     assert "no RDMA device" in fabric_cause.of_fall(parse(FALLEN), pod).what
 
 

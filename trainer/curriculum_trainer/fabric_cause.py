@@ -87,17 +87,17 @@ def no_verbs(_: NcclReport, pod: Pod) -> Cause | None:
 
 def told_not_to(report: NcclReport, pod: Pod) -> Cause | None:
     """A variable, or a left-over of an image's /etc/nccl.conf, turns it off."""
-    settings = {**pod.environment, **report.settings}
     for name, value in (("NCCL_IB_DISABLE", "1"), ("NCCL_NET", SOCKET)):
-        if settings.get(name, "").lower() == value.lower():
+        told = _setting(name, report, pod)
+        if told.lower() == value.lower():
             where = "the pod's environment" if name in pod.environment else "/etc/nccl.conf"
-            return Cause(f"{name} is {settings[name]}", f"remove it from {where}")
+            return Cause(f"{name} is {told}", f"remove it from {where}")
     return None
 
 
 def plugin_missing(report: NcclReport, pod: Pod) -> Cause | None:
     """The plugin that was asked for is not in use; without one, NCCL's own suffice."""
-    asked = {**pod.environment, **report.settings}.get("NCCL_NET_PLUGIN", "")
+    asked = _setting("NCCL_NET_PLUGIN", report, pod)
     if not report.plugin or asked.lower() in ("", "none"):
         return None
     return Cause(
@@ -141,20 +141,21 @@ def not_opened(report: NcclReport, _: Pod) -> Cause | None:
     )
 
 
-def not_active(_: NcclReport, pod: Pod) -> Cause | None:
+def not_active(report: NcclReport, pod: Pod) -> Cause | None:
     """No link is up."""
-    if not pod.hcas or any(hca.active for hca in pod.hcas):
+    used = _used(report, pod)
+    if not used or any(hca.active for hca in used):
         return None
     return Cause(
-        f"no port of {_names(pod.hcas)} is ACTIVE",
+        f"no port of {_names(used)} is ACTIVE",
         "look at cable and switch, and at ip link on the node",
     )
 
 
 def named_wrongly(report: NcclReport, pod: Pod) -> Cause | None:
     """NCCL_IB_HCA names nothing that is there."""
-    asked = {**pod.environment, **report.settings}.get("NCCL_IB_HCA", "")
-    if not asked or asked.startswith("^") or not pod.hcas or any(_meant(asked, pod.hcas)):
+    asked = _setting("NCCL_IB_HCA", report, pod)
+    if not pod.hcas or _used(report, pod):
         return None
     return Cause(
         f'NCCL_IB_HCA is "{asked}", and the pod has {_names(pod.hcas)}', "correct values.hcas"
@@ -163,9 +164,7 @@ def named_wrongly(report: NcclReport, pod: Pod) -> Cause | None:
 
 def no_address(report: NcclReport, pod: Pod) -> Cause | None:
     """RoCE goes by addresses; a device without one has only a link-local GID."""
-    asked = {**pod.environment, **report.settings}.get("NCCL_IB_HCA", "")
-    used = pod.hcas if asked.startswith("^") or not asked else _meant(asked, pod.hcas)
-    bare = [hca for hca in used if hca.active and hca.roce and not hca.addressed]
+    bare = [hca for hca in _used(report, pod) if hca.active and hca.roce and not hca.addressed]
     if not bare:
         return None
     first = f"{bare[0].name} ({bare[0].interface})" if bare[0].interface else bare[0].name
@@ -247,8 +246,8 @@ def no_device(report: NcclReport, _: Pod) -> Cause | None:
 
 
 _OF_FALL: tuple[Rule, ...] = (
-    no_verbs, told_not_to, plugin_missing, slow_provider, no_library, not_opened, not_active,
-    named_wrongly, no_address, not_locked, little_locked, no_device,
+    no_verbs, told_not_to, plugin_missing, slow_provider, no_library, not_opened, named_wrongly,
+    not_active, no_address, not_locked, little_locked, no_device,
 )  # fmt: skip
 
 _OF_ERROR: tuple[Rule, ...] = (not_locked, unreachable, not_cabled, lost_packets)
@@ -267,12 +266,22 @@ def _limit(limit: int) -> Cause:
     )
 
 
-def _meant(asked: str, hcas: tuple[Hca, ...]) -> list[Hca]:
-    """By NCCL's rules: names are prefixes, and whole behind a `=`."""
-    names = [part.partition(":")[0] for part in asked.lstrip("=").split(",") if part]
-    if asked.startswith("="):
-        return [hca for hca in hcas if hca.name in names]
-    return [hca for hca in hcas if hca.name.startswith(tuple(names))]
+def _setting(name: str, report: NcclReport, pod: Pod) -> str:
+    return report.settings.get(name) or pod.environment.get(name, "")
+
+
+def _used(report: NcclReport, pod: Pod) -> tuple[Hca, ...]:
+    """Devices that NCCL_IB_HCA means: prefixes, whole names behind `=`, all but those behind `^`."""
+    asked = _setting("NCCL_IB_HCA", report, pod)
+    names = [part.partition(":")[0] for part in asked.lstrip("^=").split(",") if part]
+    if not names:
+        return pod.hcas
+    out, whole = asked.startswith("^"), "=" in asked[:2]
+
+    def named(hca: Hca) -> bool:
+        return hca.name in names if whole else hca.name.startswith(tuple(names))
+
+    return tuple(hca for hca in pod.hcas if named(hca) != out)
 
 
 def _names(hcas: tuple[Hca, ...]) -> str:

@@ -33,7 +33,7 @@ _PLUGIN_TROUBLE = (
 )
 
 _NETWORK = re.compile(r"NCCL INFO Using network (.+)")
-_HCAS = re.compile(r"NET/IB\w* ?: Using(.*?); OOB ")
+_HCAS = re.compile(r"NET/\w*IB\w* ?: Using(.*?); OOB ")
 _HCA = re.compile(r"\[\d+\]([^\s:\[\]]+):[^\s/]*/(\w+)")
 _SOCKETS = re.compile(r"NET/Socket ?: Using(.*)")
 _SOCKET = re.compile(r"\[\d+\]([^\s:\[\]]+):")
