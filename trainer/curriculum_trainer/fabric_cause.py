@@ -271,7 +271,7 @@ def _setting(name: str, report: NcclReport, pod: Pod) -> str:
 
 
 def _used(report: NcclReport, pod: Pod) -> tuple[Hca, ...]:
-    """Devices that NCCL_IB_HCA means: prefixes, whole names behind `=`, all but those behind `^`."""
+    """Devices that NCCL_IB_HCA means: prefixes, or names behind `=`; `^` means all others."""
     asked = _setting("NCCL_IB_HCA", report, pod)
     names = [part.partition(":")[0] for part in asked.lstrip("^=").split(",") if part]
     if not names:
