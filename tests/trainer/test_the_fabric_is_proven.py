@@ -2,14 +2,19 @@
 
 import os
 import re
+import socket
 
 import pytest
 
-from curriculum_api.run import PhaseRun, RunFabric
-from curriculum_api.wire import Transport
-from curriculum_trainer import collective, counters, failures, nccl_report, transport
+from curriculum_api.run import FABRIC_METRIC, PhaseRun, RunFabric
+from curriculum_api.wire import Outcome, Transport
+from curriculum_trainer import collective, counters, fabric_pod, failures, nccl_report, transport
+from curriculum_trainer.collective import Place
 from curriculum_trainer.fabric_cause import Pod
 from curriculum_trainer.precision import Device
+from curriculum_trainer.progress import Progress
+from curriculum_trainer.result import Reached
+from curriculum_trainer.telling import Telling
 
 from .phases import Phases, steps_of
 from .test_what_nccl_says import FALLEN, ROCE
@@ -47,17 +52,18 @@ def _proven(run: PhaseRun) -> str:
     place = collective.place()
     collective.join(collective.device(place), place)
     try:
-        return transport.prove(run, place, NCCL).text
+        seen = transport.prove(run, place, NCCL)
     except failures.PhaseFailure as error:
         return f"{error.outcome}: {error.message}"
+    return seen.text if seen.proven else f"{seen.text}, unproven"
 
 
 def _gang(monkeypatch: pytest.MonkeyPatch, reports: tuple[str, str], pod: Pod) -> None:
     """Two processes whose NCCL wrote `reports`."""
     monkeypatch.setattr(transport, "_report", lambda: reports[int(os.environ["RANK"])])
     monkeypatch.setattr(transport, "_bus_bandwidth", lambda *_: 2.0)
-    monkeypatch.setattr(transport.fabric_pod, "read", lambda _: pod)
-    monkeypatch.setattr(transport.socket, "gethostname", lambda: "spark-" + os.environ["RANK"])
+    monkeypatch.setattr(fabric_pod, "read", lambda _: pod)
+    monkeypatch.setattr(socket, "gethostname", lambda: "spark-" + os.environ["RANK"])
 
 
 def test_a_fall_on_one_process_ends_all_with_its_cause(
@@ -106,7 +112,7 @@ def test_what_was_not_promised_or_is_kept_ends_nothing(
     run = phases.run(processes_per_node=2)
     first, second = phases.together(run, lambda run: _proven(run.model_copy(update=update)))
     assert first == second
-    assert first.endswith("2 GB/s")
+    assert first.endswith("2 GB/s" if said else "2 GB/s, unproven")
     assert "FabricError" not in first
 
 
@@ -115,13 +121,25 @@ def test_a_failed_call_is_told_with_its_cause(
 ) -> None:
     warning = "Call to ibv_reg_mr failed with error Cannot allocate memory"
     monkeypatch.setattr(transport, "_report", lambda: f"h:1:1 [0] a.cc:1 NCCL WARN {warning}")
-    monkeypatch.setattr(transport.fabric_pod, "read", lambda _: Pod(locked_bytes=65536))
+    monkeypatch.setattr(fabric_pod, "read", lambda _: Pod(locked_bytes=65536))
     outcome, message = failures.classify(ConnectionResetError("reset"))
     told = transport.explained(outcome, message)
     assert told.startswith("only 64 KiB of memory may be locked")
     assert told.endswith(message)
     assert warning in capfd.readouterr().err
-    assert "as it is" == transport.explained(failures.Outcome.DATA_ERROR, "as it is")
+    assert "as it is" == transport.explained(Outcome.DATA_ERROR, "as it is")
+
+
+def test_what_is_not_proven_is_no_proof_for_the_operator(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(Progress, "tell", lambda *_, metrics, **__: told.append(metrics))
+    telling = Telling(phases.run(), Place(0, 0, 2), Reached(), Progress({}, leads=True))
+    telling.joined("NCCL, not proven", proven=False)
+    telling.joined("IB over mlx5_0", proven=True)
+    assert [None, "IB over mlx5_0"] == [metrics.get(FABRIC_METRIC) for metrics in told]
+    assert "fabric: NCCL, not proven\n" in capfd.readouterr().out
 
 
 def test_a_workers_nccl_is_told_to_report(

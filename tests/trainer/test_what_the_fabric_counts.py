@@ -1,6 +1,7 @@
 """Counters of devices, interfaces and TCP as rates, and what a pod has, from a made-up /sys."""
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_a_watch_looks_once_in_an_interval(monkeypatch: pytest.MonkeyPatch) -> N
         looks.append(at)
         return Counts(at, sent_bytes=int(at * 1e9), again=0, errors=0)
 
-    monkeypatch.setattr(counters.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     watch = Watch(look)
     assert {} == counters.figures(watch.rates())
     now[0] += counters.INTERVAL_SECONDS

@@ -50,9 +50,9 @@ class Telling:
             percent=100 * reached.tokens / run.tokens, remaining_seconds=remaining, metrics=told
         )
 
-    def joined(self, fabric: str) -> None:
+    def joined(self, fabric: str, *, proven: bool) -> None:
         """The processes have met; `fabric` says over what, and is empty for a lone one."""
-        self._fabric = fabric
+        self._fabric = fabric if proven else ""
         if fabric:
             self.say(f"fabric: {fabric}")
             self.stage("joined")

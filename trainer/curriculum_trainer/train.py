@@ -56,7 +56,7 @@ def train(
     telling.stage("starting")
     collective.join(device, place)
     seen = transport.prove(run, place, device)
-    telling.joined(seen.text)
+    telling.joined(seen.text, proven=seen.proven)
     work = begin.prepare(
         run, place, device, reached, beat=lambda: telling.stage("evaluating the start")
     )

@@ -35,6 +35,9 @@ class Seen:
     text: str = ""
     """For people and for the operator; empty where there is one process."""
 
+    proven: bool = True
+    """False where NCCL was told by somebody to keep silent."""
+
     hcas: tuple[str, ...] = ()
     interfaces: tuple[str, ...] = ()
 
@@ -42,16 +45,14 @@ class Seen:
         """The counters of this node, in one of its processes."""
         if not self.text or place.local_rank != 0:
             return Watch(None)
-        return Watch(
-            lambda at: counters.read(self.hcas, self.interfaces, at=at, root=counters.ROOT)
-        )
+        return Watch(lambda at: counters.read(self.hcas, self.interfaces, at=at))
 
 
 def prove(run: PhaseRun, place: Place, device: Device) -> Seen:
     """Let all processes meet once, and see over what.
 
     Raises:
-        PhaseFailure: RDMA was promised and is not used; the same on every process.
+        PhaseFailure: RDMA was promised and is not used; a fall ends all processes alike.
     """
     if place.world_size == 1:
         return Seen()
@@ -78,7 +79,7 @@ def prove(run: PhaseRun, place: Place, device: Device) -> Seen:
     _agree(complaint, place)
     # a plugin names no devices: then all that the pod has
     hcas = () if report.sockets else report.hcas or tuple(hca.name for hca in pod.hcas)
-    return Seen(text, hcas=hcas, interfaces=report.interfaces)
+    return Seen(text, bool(report.network), hcas=hcas, interfaces=report.interfaces)
 
 
 def explained(outcome: Outcome, message: str) -> str:
