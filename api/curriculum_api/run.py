@@ -24,6 +24,7 @@ from curriculum_api.wire import (
     RopeScaling,
     Schedule,
     Strategy,
+    Transport,
     Wire,
 )
 
@@ -40,6 +41,9 @@ RESULT_FILE = "result.json"
 
 NODE_NAME_ENV = "NODE_NAME"
 """The name of the node that a pod is on, from the downward API."""
+
+FABRIC_METRIC = "fabric"
+"""The progress metric that says in words what joins the processes."""
 
 SERVER_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
 SERVER_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
@@ -137,6 +141,14 @@ class RunGate(Wire):
     max_perplexity_rise: float | None = None
 
 
+class RunFabric(Wire):
+    """What the phase's nodes are joined by, as its fabric was rendered."""
+
+    profile: str
+    transport: Transport
+    """What was promised: where it is RDMA, plain sockets are a failure."""
+
+
 class PhaseRun(Wire):
     """One attempt of one phase, in full: what the trainer needs and nothing else."""
 
@@ -175,6 +187,9 @@ class PhaseRun(Wire):
     sequence_parallel: Count = 1
     nodes: Count
     processes_per_node: Count
+    fabric: RunFabric | None = None
+    """None where nothing is promised: on one's own machine."""
+
     accelerator_class: str
     allowed_precisions: tuple[Precision, ...]
     """What the accelerator class may train; anything else is refused with the reason."""

@@ -235,6 +235,13 @@ class Backend(StrEnum):
     PYTORCHJOB = "PyTorchJob"
 
 
+class Transport(StrEnum):
+    """What carries the data between nodes."""
+
+    RDMA = "RDMA"
+    SOCKETS = "Sockets"
+
+
 class State(StrEnum):
     """Where a phase, or the whole curriculum, stands."""
 

@@ -14,7 +14,7 @@ from curriculum_api.preflight import floors
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_cli.documents import Documents
 from curriculum_operator import check, observe
-from curriculum_operator.build import meta, pytorchjob, run, verification
+from curriculum_operator.build import meta, network, pytorchjob, run, verification
 from curriculum_operator.fabric import rendered
 
 
@@ -107,7 +107,10 @@ def _objects(
 ) -> Iterable[meta.Object]:
     kind, pool = _place(phase, documents)
     measured = floors.for_run(kind.spec, phase.precision)
-    yield run.config_map(curriculum, phase, kind.spec, attempt=1, preflight=measured)
+    promised = network.promise(kind.spec, pool, phase, site=documents.profiles)
+    yield run.config_map(
+        curriculum, phase, kind.spec, attempt=1, preflight=measured, fabric=promised
+    )
     yield pytorchjob.pytorchjob(
         curriculum,
         phase,

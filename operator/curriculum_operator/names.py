@@ -81,6 +81,7 @@ RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 SUSPENDED: Final = "Suspended"
 SUCCEEDED: Final = "Succeeded"
+FABRIC_HEALTHY: Final = "FabricHealthy"
 
 # Reasons of conditions and events: CamelCase, with the case in which each applies.
 ACCEPTED: Final = "Accepted"
@@ -172,6 +173,15 @@ PROGRESSING: Final = "Progressing"
 
 CLASS_CONFLICT: Final = "ClassConflict"
 """Several accelerator classes claim a node by equally strong evidence; it has none."""
+
+FABRIC_PROVEN: Final = "FabricProven"
+"""A phase's processes have met, and said over what."""
+
+FABRIC_FAILED: Final = "FabricFailed"
+"""An attempt ended for what joins its processes; none has met since."""
+
+FABRIC_UNPROVEN: Final = "FabricUnproven"
+"""No phase's processes have met yet."""
 
 OBSERVED: Final = "Observed"
 """The newest spec was read."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from curriculum_api import run
 from curriculum_api.v1alpha1.status import (
     Condition,
     CurriculumStatus,
@@ -18,7 +19,7 @@ from curriculum_api.v1alpha1.status import (
     Plan,
     Progress,
 )
-from curriculum_api.wire import State
+from curriculum_api.wire import Outcome, State
 from curriculum_operator import cost, names, observe, plan
 from curriculum_operator.decision import Decision, line, stamp
 
@@ -141,6 +142,9 @@ def _conditions(
         yield condition(names.SUSPENDED, False, names.SUSPENDING, "What is under way is ended")
     else:
         yield condition(names.SUSPENDED, False, names.NOT_SUSPENDED, "")
+    current = decision.phase
+    live = next((p for p in phases if current and p.name == current.name), None)
+    yield condition(names.FABRIC_HEALTHY, *_fabric(observed, live))
     done = sum(1 for p in phases if p.state is State.SUCCEEDED)
     tally = f"{done} of {len(phases)} phases"
     if state is State.SUCCEEDED:
@@ -149,6 +153,27 @@ def _conditions(
         yield condition(names.SUCCEEDED, False, names.CURRICULUM_FAILED, decision.stalled[1])
     else:
         yield condition(names.SUCCEEDED, None, names.IN_PROGRESS, tally)
+
+
+def _fabric(observed: observe.Observed, live: PhaseStatus | None) -> tuple[bool | None, str, str]:
+    """What joins the processes, by the newest attempt that said so; kept until the next does."""
+    if live is not None and live.outcome is Outcome.FABRIC_ERROR and _ends(observed, live):
+        return False, names.FABRIC_FAILED, live.message
+    if live is not None and live.end_time is None and live.progress is not None:
+        told = {metric.name: metric.value for metric in live.progress.metrics}
+        if run.FABRIC_METRIC in told:
+            return True, names.FABRIC_PROVEN, f'Phase "{live.name}": {told[run.FABRIC_METRIC]}'
+    for before in observed.curriculum.status.conditions:
+        if before.type == names.FABRIC_HEALTHY and before.status != "Unknown":
+            return before.status == "True", before.reason, before.message
+    return None, names.FABRIC_UNPROVEN, "No processes of a phase have met yet"
+
+
+def _ends(observed: observe.Observed, live: PhaseStatus) -> bool:
+    """Whether the attempt ends with this very decision: its message is replaced later."""
+    return (
+        live.end_time is not None and observed.curriculum.phase_status(live.name).end_time is None
+    )
 
 
 def _ready(condition: Make, decision: Decision, state: State) -> Condition:

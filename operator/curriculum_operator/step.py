@@ -8,7 +8,7 @@ from curriculum_api.v1alpha1.accelerator_class import Measurement
 from curriculum_api.v1alpha1.status import CurriculumStatus, PhaseStatus
 from curriculum_api.wire import State
 from curriculum_operator import decide, kinds, names, observe, status
-from curriculum_operator.build import meta, pytorchjob, run, verification
+from curriculum_operator.build import meta, network, pytorchjob, run, verification
 from curriculum_operator.decision import Decision, Event, line
 
 
@@ -87,8 +87,14 @@ def _creates(observed: observe.Observed, decision: Decision) -> Iterable[meta.Ob
     if decision.start is not None:
         kind = observed.world.classes[spec.accelerator_class].spec
         pool = observed.world.pools[spec.pool] if spec.pool else None
+        promised = network.promise(kind, pool, spec, site=observed.world.profiles)
         yield run.config_map(
-            curriculum, spec, kind, attempt=claimed.attempts, preflight=decision.measure
+            curriculum,
+            spec,
+            kind,
+            attempt=claimed.attempts,
+            preflight=decision.measure,
+            fabric=promised,
         )
         yield pytorchjob.pytorchjob(
             curriculum,

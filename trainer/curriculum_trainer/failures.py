@@ -67,6 +67,9 @@ def classify(error: BaseException) -> tuple[Outcome, str]:
     if isinstance(error, PhaseFailure):
         return error.outcome, one_line(error.message)
     text = one_line(f"{type(error).__name__}: {error}")
+    if type(error).__name__ in FABRIC_CLASSES and "ibv_" in str(error):
+        # a device's call failed, be it for want of memory that may be locked
+        return Outcome.FABRIC_ERROR, text
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Outcome.OUT_OF_MEMORY, text
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:

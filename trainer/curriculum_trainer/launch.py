@@ -16,7 +16,15 @@ from types import FrameType
 
 from curriculum_api.run import EXIT_CODES, PhaseResult, PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import failures, machine, precision, processes, reports, result
+from curriculum_trainer import (
+    failures,
+    machine,
+    nccl_report,
+    precision,
+    processes,
+    reports,
+    result,
+)
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.placement import Placement, placement
 from curriculum_trainer.processes import Process, Start
@@ -113,6 +121,7 @@ class _Gang:
         for local_rank in range(self._run.processes_per_node):
             own = {
                 **self._where.worker_environment(local_rank, self._environment),
+                **nccl_report.wanted(self._environment, str(folder / f"nccl-{local_rank}.log")),
                 REPORT_ENV: str(_report(folder, local_rank)),
                 STARTED_AT_ENV: str(self._started_at),
             }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from curriculum_api.preflight.figures import Measured
-from curriculum_api.run import PhaseRun
+from curriculum_api.run import FABRIC_METRIC, PhaseRun
 from curriculum_trainer import evaluate, flops, metrics, result
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
@@ -27,6 +27,7 @@ class Telling:
         self._cost = Cost(per_token=0.0, per_attended=0.0)
         self._journal: Journal | None = None
         self._line: dict[str, object] = {}
+        self._fabric = ""
 
     def say(self, text: str) -> None:
         """One line for people."""
@@ -37,6 +38,8 @@ class Telling:
         """What is done now; also a sign of life."""
         run, reached = self._run, self._reached
         told: dict[str, object] = {"stage": name, "step": reached.step, "tokens": reached.tokens}
+        if self._fabric:
+            told[FABRIC_METRIC] = self._fabric
         told |= self._line
         if self._line:
             told["lossFirst"] = reached.loss_first
@@ -58,6 +61,13 @@ class Telling:
         """What was told last is sent before anything ends; nobody need listen."""
         self.stage("preflight")
         self._progress.flush()
+
+    def joined(self, fabric: str, *, proven: bool) -> None:
+        """The processes have met; `fabric` says over what, and is empty for a lone one."""
+        self._fabric = fabric if proven else ""
+        if fabric:
+            self.say(f"fabric: {fabric}")
+            self.stage("joined")
 
     def begin(self, work: Work) -> None:
         """The attempt is about to take its first step."""

@@ -13,9 +13,20 @@ import time
 
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import begin, collective, failures, gate, metrics, precision, preflight
+from curriculum_trainer import (
+    begin,
+    collective,
+    counters,
+    failures,
+    gate,
+    metrics,
+    precision,
+    preflight,
+    transport,
+)
 from curriculum_trainer.begin import Work
 from curriculum_trainer.collective import Place
+from curriculum_trainer.counters import Watch
 from curriculum_trainer.evaluate import Evaluation
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.metrics import Step
@@ -45,6 +56,8 @@ def train(
     telling.say(precision.choice(run, device))
     telling.stage("starting")
     collective.join(device, place)
+    seen = transport.prove(run, place, device)
+    telling.joined(seen.text, proven=seen.proven)
     preflight.prove(run, place, device, reached, telling)
     work = begin.prepare(
         run, place, device, reached, beat=lambda: telling.stage("evaluating the start")
@@ -52,10 +65,13 @@ def train(
     telling.begin(work)
     saver = Saver(work, reached, say=telling.say)
     stop.arm()
+    watch = seen.watch(place)
     mixture, layout = work.mixture, work.layout
     made = Prefetcher(mixture, layout, device=device.name, first_step=reached.step)
     with contextlib.closing(made) as feed:
-        ended = _steps(work, reached, feed=feed, saver=saver, stop=stop, telling=telling)
+        ended = _steps(
+            work, reached, feed=feed, saver=saver, stop=stop, telling=telling, watch=watch
+        )
     # an attempt that ended between its last checkpoint and here is followed by one that takes no
     # step, and evaluates
     if ended is Outcome.SUCCEEDED and work.evaluation is not None:
@@ -64,7 +80,14 @@ def train(
 
 
 def _steps(
-    work: Work, reached: Reached, *, feed: Prefetcher, saver: Saver, stop: Stop, telling: Telling
+    work: Work,
+    reached: Reached,
+    *,
+    feed: Prefetcher,
+    saver: Saver,
+    stop: Stop,
+    telling: Telling,
+    watch: Watch,
 ) -> Outcome:
     """Every step that is left."""
     run, place, device = work.run, work.place, work.device
@@ -116,11 +139,12 @@ def _steps(
             ],
             device=device,
         )
-        loss_most, waited, memory = collective.most(
+        loss_most, waited, memory, *traffic = collective.most(
             [
                 loss_sum / own_weight if own_weight else -math.inf,
                 waited,
                 metrics.memory_bytes(device),
+                *watch.rates(),
             ],
             device=device,
         )
@@ -153,7 +177,9 @@ def _steps(
                 waited=waited,
                 memory_bytes=memory,
                 attended=metrics.attended(parts),
-                means=dict(zip(sums, means, strict=True)) | saver.metrics(),
+                means=dict(zip(sums, means, strict=True))
+                | saver.metrics()
+                | counters.figures(traffic),
                 skipped=skipped,
             )
         )

@@ -14,7 +14,7 @@ import torch
 
 from curriculum_api.run import EXIT_CODES, PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import collective, failures, result
+from curriculum_trainer import collective, failures, result, transport
 from curriculum_trainer.progress import Progress
 from curriculum_trainer.reports import REPORT_ENV, Report
 from curriculum_trainer.result import Reached
@@ -51,6 +51,7 @@ def work(run: PhaseRun) -> int:
     except Exception as error:
         outcome, message = failures.classify(error)
         if not isinstance(error, failures.PhaseFailure):
+            message = transport.explained(outcome, message)
             traceback.print_exc()
         reached.settle()
     report = Report(

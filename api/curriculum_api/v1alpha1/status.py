@@ -14,7 +14,7 @@ class Condition(Reported):
     """One observation about the curriculum, in Kubernetes' own form."""
 
     type: Annotated[str, Field(max_length=63)]
-    """What is observed: Ready, Reconciling, Stalled, Suspended, Succeeded."""
+    """What is observed: Ready, Reconciling, Stalled, Suspended, FabricHealthy, Succeeded."""
 
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""

@@ -1,10 +1,14 @@
 """What a fabric adds to a pod, as Kubernetes writes it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from curriculum_api import run as contract
-from curriculum_api.wire import Outcome
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
+from curriculum_api.v1alpha1.curriculum import Phase
+from curriculum_api.wire import Outcome, Transport
+from curriculum_operator import observe
 from curriculum_operator.build import meta
+from curriculum_operator.fabric import rendered
 from curriculum_operator.fabric.rendered import Rendered
 
 # The script is read once, before there is any other process; its own exit status says nothing.
@@ -12,6 +16,19 @@ _AFTER_SCRIPT = (
     'test -r "$0" || {{ echo "fabric: no script $0 on this node" >&2; exit {code}; }};'
     ' source "$0"; exec "$@"'
 )
+
+
+def promise(
+    kind: AcceleratorClassSpec,
+    pool: observe.RentedPool | None,
+    phase: Phase,
+    *,
+    site: Mapping[str, str],
+) -> contract.RunFabric:
+    """What the trainer may count on, and is to prove."""
+    fabric = rendered.render(kind, pool.spec if pool else None, phase, site=site)
+    transport = Transport.RDMA if fabric.rdma else Transport.SOCKETS
+    return contract.RunFabric(profile=fabric.profile, transport=transport)
 
 
 def environment(fabric: Rendered) -> dict[str, str]:

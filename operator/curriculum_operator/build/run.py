@@ -20,6 +20,7 @@ def phase_run(
     *,
     attempt: int,
     preflight: RunPreflight | None = None,
+    fabric: run.RunFabric | None = None,
 ) -> run.PhaseRun:
     """Everything that the trainer needs for this attempt."""
     spec = curriculum.spec
@@ -51,6 +52,7 @@ def phase_run(
         sequence_parallel=phase.sequence_parallel,
         nodes=phase.nodes,
         processes_per_node=phase.gpus_per_node or kind.gpus_per_node,
+        fabric=fabric,
         accelerator_class=phase.accelerator_class,
         allowed_precisions=kind.trains,
         optimizer=run.RunOptimizer(
@@ -98,9 +100,12 @@ def config_map(
     *,
     attempt: int,
     preflight: RunPreflight | None = None,
+    fabric: run.RunFabric,
 ) -> meta.Object:
     """The ConfigMap of an attempt; immutable, as an attempt is."""
-    document = phase_run(curriculum, phase, kind, attempt=attempt, preflight=preflight)
+    document = phase_run(
+        curriculum, phase, kind, attempt=attempt, preflight=preflight, fabric=fabric
+    )
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from curriculum_api.run import PhaseRun
+from curriculum_api.run import PhaseRun, RunFabric
+from curriculum_api.wire import Transport
 from curriculum_operator import names, observe, project
 from curriculum_operator.build import run, verification
 
@@ -95,6 +96,22 @@ def test_rdma_brings_its_resource_and_the_right_to_lock_memory() -> None:
     assert (True, "ClusterFirstWithHostNet") == (spec["hostNetwork"], spec["dnsPolicy"])
 
 
+@pytest.mark.parametrize(
+    ("fabric", "transport"),
+    [
+        ({"profile": "roce"}, Transport.SOCKETS),
+        ({"profile": "roce", "rdmaResource": "rdma/x"}, Transport.RDMA),
+        ({"profile": "b200-eks"}, Transport.RDMA),
+    ],
+)
+def test_the_trainer_is_told_what_its_fabric_promises(
+    fabric: dict[str, str], transport: Transport
+) -> None:
+    made = scene(classes={"gb10-sm121": accelerator(fabric=fabric)}).step().creates[0]
+    told = PhaseRun.model_validate_json(made["data"]["run.json"]).fabric
+    assert RunFabric(profile=fabric["profile"], transport=transport) == told
+
+
 def test_a_rented_phase_tolerates_and_selects_its_pool() -> None:
     spec = pod_spec(scene(curriculum(phases=(RENTED,))).step().creates[1])
     assert {"example.com/pool": "b200"} == spec["nodeSelector"]
@@ -129,7 +146,10 @@ def test_the_run_in_the_config_map_reads_back_as_it_was() -> None:
     assert CONFIG_MAP["immutable"] is True
     given = scene()
     kind = given.world.classes["gb10-sm121"].spec
-    made = run.phase_run(given.curriculum, given.curriculum.spec.phases[0], kind, attempt=1)
+    sockets = RunFabric(profile="gb10-switch", transport=Transport.SOCKETS)
+    made = run.phase_run(
+        given.curriculum, given.curriculum.spec.phases[0], kind, attempt=1, fabric=sockets
+    )
     assert made == PhaseRun.model_validate_json(CONFIG_MAP["data"]["run.json"])
     assert made.checkpoint_path == "research/slm-uid-slm/math"
     assert (None, 512) == (made.init_from, made.global_batch_tokens)

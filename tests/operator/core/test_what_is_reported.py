@@ -5,11 +5,11 @@ from decimal import Decimal
 import pytest
 
 from curriculum_api.v1alpha1.status import CurriculumStatus
-from curriculum_api.wire import State
+from curriculum_api.wire import Outcome, State
 from curriculum_operator import cost, names
 from curriculum_operator.status import Difference, difference, duration
 
-from .builders import Scene, curriculum, phase, pool, scene
+from .builders import Scene, curriculum, phase, pool, result, scene
 
 RENTED = phase("long", acceleratorClass="b200-sm100", pool="b200-cloud", nodes=1)
 RUNNING = scene().started().formed().after(60)
@@ -26,6 +26,7 @@ def test_a_curriculum_that_waits_is_ready_and_says_what_for() -> None:
         names.RECONCILING: ("False", names.OBSERVED),
         names.STALLED: ("False", names.PROGRESSING),
         names.SUSPENDED: ("False", names.NOT_SUSPENDED),
+        names.FABRIC_HEALTHY: ("Unknown", names.FABRIC_UNPROVEN),
         names.SUCCEEDED: ("Unknown", names.IN_PROGRESS),
     } == conditions(scene(nodes={}).step().status)
 
@@ -49,6 +50,45 @@ def test_looking_again_later_changes_nothing_that_is_real(at: Scene) -> None:
     settled = settled.stepped()
     again = settled.after(1).step().status
     assert difference(settled.curriculum.status, again) is not Difference.REAL
+
+
+SEEN = "IB over rocep1s0f1, roceP2p1s0f1 (RoCE), 21.9 GB/s"
+CAUSE = "spark-1 fell to sockets over eth0: the pod has no /dev/infiniband: see that the node"
+PROVEN = RUNNING.beat(fabric=SEEN)
+FELL = RUNNING.pod_ends("worker-0", code=6, message=result(Outcome.FABRIC_ERROR, CAUSE))
+
+
+def fabric(status: CurriculumStatus) -> tuple[str, str, str]:
+    (found,) = [c for c in status.conditions if c.type == names.FABRIC_HEALTHY]
+    return found.status, found.reason, found.message
+
+
+def test_the_fabric_is_healthy_with_what_was_seen() -> None:
+    told = ("True", names.FABRIC_PROVEN, f'Phase "math": {SEEN}')
+    assert told == fabric(PROVEN.step().status)
+    # another operator takes over, and has heard nothing yet
+    assert told == fabric(PROVEN.stepped().having(beats={}).step().status)
+    # and between two phases, until the next one's processes meet
+    assert told == fabric(PROVEN.stepped().ended_well().stepped().step().status)
+
+
+def test_the_fabric_is_not_healthy_with_the_cause_until_processes_have_met_again() -> None:
+    ended = FELL.job_fails().after(60)
+    status, reason, message = fabric(ended.step().status)
+    assert ("False", names.FABRIC_FAILED) == (status, reason)
+    assert CAUSE in message
+    # nodes are waited for meanwhile, which the phase's own message says
+    waiting = ended.stepped().having(pods={}, jobs={}, nodes={}).after(3600)
+    assert names.WAITING_FOR_NODES in str(conditions(waiting.step().status)[names.READY])
+    assert (status, reason, message) == fabric(waiting.step().status)
+    again = waiting.having(nodes=RUNNING.world.nodes).started()
+    assert (status, reason, message) == fabric(again.step().status)
+    assert "True" == fabric(again.beat(fabric=SEEN).step().status)[0]
+
+
+def test_an_attempt_that_ends_otherwise_says_nothing_of_the_fabric() -> None:
+    ended = PROVEN.stepped().pod_ends("worker-0", code=5, message=result(Outcome.OUT_OF_MEMORY))
+    assert "True" == fabric(ended.job_fails().after(60).step().status)[0]
 
 
 def test_progress_alone_is_told_from_a_real_difference() -> None:
