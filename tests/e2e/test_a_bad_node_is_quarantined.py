@@ -63,10 +63,10 @@ def sparks(place: Site) -> Iterator[Site]:
             id="a link at a seventh",
         ),
         pytest.param(
-            lambda cluster: cluster.limit_processors(BAD, 0.25),
+            lambda cluster: cluster.limit_processors(BAD, 0.15),
             lambda cluster: cluster.limit_processors(BAD, None),
             "matmul",
-            id="a quarter of a processor",
+            id="a seventh of a processor",
         ),
         pytest.param(
             lambda cluster: cluster.lose_packets(BAD, 0.02),

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from curriculum_api.preflight import schedule
-from curriculum_api.preflight.figures import Check, Measured
+from curriculum_api.preflight.figures import Check, Figures, Measured
 from curriculum_api.run import PhaseResult, PhaseRun
 from curriculum_trainer import interfaces, preflight_node, preflight_report, result
+from curriculum_trainer.preflight_node import Product
 
 from .arming import arm, before
 from .listener import listening
@@ -171,14 +172,14 @@ def test_a_node_that_was_disturbed_once_is_measured_again_and_not_blamed(
 
     def disturb() -> None:
         calls = [0]
-        real = preflight_node.multiply
+        real = Product.burst
 
-        def multiply(*arguments: object, **named: object) -> object:
+        def burst(self: Product) -> Figures:
             calls[0] += 1
-            figures = real(*arguments, **named)  # type: ignore[arg-type]
-            return figures | {Check.MATMUL: 0.001} if calls[0] == 1 else figures
+            figures = real(self)
+            return figures | {Check.MATMUL: 1e-6} if calls[0] <= preflight_node.BURSTS else figures
 
-        preflight_node.multiply = multiply  # type: ignore[assignment]
+        Product.burst = burst  # type: ignore[method-assign]
 
     arm(monkeypatch, _on("spark-3", disturb))
     pods = _pods(phases, _run(phases))

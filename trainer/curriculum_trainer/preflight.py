@@ -38,6 +38,7 @@ from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.interfaces import Interfaces
 from curriculum_trainer.meeting import Meeting, within
 from curriculum_trainer.precision import Device
+from curriculum_trainer.preflight_node import Product
 from curriculum_trainer.preflight_pair import Line
 from curriculum_trainer.result import Reached
 from curriculum_trainer.telling import Telling
@@ -104,6 +105,10 @@ class _Gang:
         self._node = place.rank // per_node
         self._meeting.nodes = [names[rank // per_node] for rank in range(place.world_size)]
         self._own: list[Figures] = [{} for _ in names]
+        self._product: Product | None = None
+        self._stuck = False
+        """Whether the device has not come back from a product."""
+
         self._pairs: dict[Pair, Figures] = {}
         self._together: Figures = {}
 
@@ -166,9 +171,10 @@ class _Gang:
             return
         figures: Figures = {}
         turn, turns = self._turn(nodes)
-        for number in range(turns):
-            if number == turn:
-                figures |= self._multiply()
+        # each a burst, and round again: what else the machine does then meets all of them alike
+        for number in range(preflight_node.BURSTS * turns):
+            if number % turns == turn:
+                figures = diagnose.merged(figures, self._multiply())
             self._gather("the matrix product")
         # at the storage, which all share, in turns as well
         slots = min(len(nodes), schedule.STORAGE_TURNS)
@@ -183,9 +189,17 @@ class _Gang:
         self._own = [diagnose.merged(old, new) for old, new in zip(self._own, told, strict=True)]
 
     def _multiply(self) -> Figures:
-        precision = measured_as(self._run.precision)
-        limit = min(schedule.OWN_SECONDS, self._meeting.left())
-        done = within(limit, lambda: preflight_node.multiply(self._device, precision))
+        if self._stuck:
+            return {}
+
+        def work() -> Figures:
+            if self._product is None:
+                precision = measured_as(self._run.precision)
+                self._product = preflight_node.Product(self._device, precision)
+            return self._product.burst()
+
+        done = within(min(schedule.OWN_SECONDS, self._meeting.left()), work)
+        self._stuck = done is None
         return done or {Check.MATMUL: 0.0}
 
     def _store(self) -> Figures:

@@ -1,8 +1,8 @@
 """What one node does by itself: multiplies, has memory left, writes and reads a checkpoint.
 
-Bursts are short and their median counts: a burst that a neighbour disturbed is no verdict. A burst
-is still longer than the period in which the kernel deals out processor time, or a node on a quota
-would look sound.
+Bursts are short and the best of them counts: what a neighbour disturbed is no verdict, and what is
+slow by itself is slow in all of them. A burst is still longer than the period in which the kernel
+deals out processor time, or a node on a quota would look sound.
 """
 
 import ctypes
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -41,23 +40,28 @@ _CPUS = Path("/sys/devices/system/cpu")
 _NVML_SM_CLOCK = 1
 
 
-def multiply(device: Device, precision: Precision) -> Figures:
-    """TFLOPS of a matrix product in this format, and the clock meanwhile."""
-    kind = torch.float32 if precision is Precision.FP32 else torch.bfloat16
-    side = SIDES[device.kind]
-    one, other = (torch.randn(side, side, device=device.name).to(kind) for _ in range(2))
-    out = torch.empty(side, side, device=device.name, dtype=kind)
+class Product:
+    """A matrix product that fills the device, in one number format."""
 
-    def product() -> object:
-        return torch.matmul(one, other, out=out)
+    def __init__(self, device: Device, precision: Precision) -> None:
+        self._device = device
+        kind = torch.float32 if precision is Precision.FP32 else torch.bfloat16
+        self._side = side = SIDES[device.kind]
+        self._one, self._other = (
+            torch.randn(side, side, device=device.name).to(kind) for _ in range(2)
+        )
+        self._out = torch.empty(side, side, device=device.name, dtype=kind)
+        self._multiply()
 
-    burst(product, device, seconds=0.0)
-    rates = [burst(product, device) for _ in range(BURSTS)]
-    figures: Figures = {Check.MATMUL: 2 * side**3 * median(rates) / TERA}
-    speed = clock(device, busy=product)
-    if speed:
-        figures[Check.CLOCK] = speed
-    return figures
+    def burst(self) -> Figures:
+        """TFLOPS of one burst, and the clock meanwhile."""
+        rate = burst(self._multiply, self._device)
+        figures: Figures = {Check.MATMUL: 2 * self._side**3 * rate / TERA}
+        speed = clock(self._device, busy=self._multiply)
+        return figures | {Check.CLOCK: speed} if speed else figures
+
+    def _multiply(self) -> object:
+        return torch.matmul(self._one, self._other, out=self._out)
 
 
 def burst(work: Callable[[], object], device: Device, seconds: float = BURST_SECONDS) -> float:

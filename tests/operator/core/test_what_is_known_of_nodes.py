@@ -129,6 +129,17 @@ def test_a_pair_counts_only_while_it_lies_on_both() -> None:
     assert record.suspects(KIND, second, nodes, NOW) == ()
 
 
+def test_nor_does_it_count_where_one_of_them_was_measured_with_others_since() -> None:
+    """b is back from its quarantine and met c: a still remembers how b once was."""
+    second = measured({("a", "c"): 20.0})
+    nodes = bearing(measured({("a", "b"): 2.0}), measured({("a", "c"): 20.0}))
+    (fresh,) = [one for one in bearing(measured({("b", "c"): 20.0})) if one.name == "b"]
+    nodes[1] = fresh
+    known = record.put_together(nodes, BF16, timedelta(days=1), NOW)
+    assert [("a", "c")] == [pair.nodes for pair in known.pairs]
+    assert record.suspects(KIND, second, nodes, NOW) == ()
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"at": 3}', '{"at": "x"}'])
 def test_an_annotation_that_cannot_be_read_is_none(text: str) -> None:
     assert record.read(node("a", annotations={names.PREFLIGHT_ANNOTATION: text})) is None
