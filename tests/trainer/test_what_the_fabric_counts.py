@@ -14,8 +14,8 @@ from curriculum_trainer.fabric_cause import Hca
 SNMP = """\
 Ip: Forwarding DefaultTTL
 Ip: 1 64
-Tcp: RtoAlgorithm RetransSegs InErrs
-Tcp: 1 {} 0
+Tcp: RtoAlgorithm OutSegs RetransSegs InErrs
+Tcp: 1 400 {} 0
 """
 
 

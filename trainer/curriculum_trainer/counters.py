@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curriculum_trainer import interfaces
+
 ROOT = Path("/")
 
 INTERVAL_SECONDS = 2.0
@@ -18,14 +20,7 @@ WORDS = 4
 """A HCA counts its data in words of four bytes."""
 
 SENT = "port_xmit_data"
-AGAIN = (
-    "packet_seq_err",
-    "local_ack_timeout_err",
-    "rnr_nak_retry_err",
-    "implied_nak_seq_err",
-    "roce_adp_retrans",
-    "retrans_pkts",
-)
+AGAIN = (*interfaces.RESENT, "rnr_nak_retry_err", "implied_nak_seq_err", "retrans_pkts")
 """Why a HCA had to send again; the last is EFA's."""
 
 PORT_ERRORS = (
@@ -66,10 +61,10 @@ def rates(before: Counts, after: Counts) -> tuple[float, float, float]:
     )
 
 
-def read(hcas: Sequence[str], interfaces: Sequence[str], *, at: float, root: Path = ROOT) -> Counts:
+def read(hcas: Sequence[str], nets: Sequence[str], *, at: float, root: Path = ROOT) -> Counts:
     """The counters of the devices that are in use, and TCP's; RDMA does not show in interfaces."""
     ports = [p for hca in hcas for p in root.glob(f"sys/class/infiniband/{hca}/ports/*")]
-    frames = [root / "sys/class/net" / name / "statistics" for name in interfaces]
+    frames = [root / "sys/class/net" / name / "statistics" for name in nets]
     sent = WORDS * _sum(port / "counters" / SENT for port in ports)
     if not ports:
         sent = _sum(folder / "tx_bytes" for folder in frames)
@@ -78,7 +73,7 @@ def read(hcas: Sequence[str], interfaces: Sequence[str], *, at: float, root: Pat
     return Counts(
         at=at,
         sent_bytes=sent,
-        again=again + _tcp_retransmits(root / "proc/net/snmp"),
+        again=again + interfaces.segments(root / "proc/net")[1],
         errors=errors + _sum(folder / name for folder in frames for name in FRAME_ERRORS),
     )
 
@@ -105,15 +100,6 @@ def figures(largest: Sequence[float]) -> dict[str, float]:
     """Metrics of the largest rates of any node, without what is not known."""
     pairs = zip(KEYS, largest, strict=True)
     return {key: round(value, 4) for key, value in pairs if math.isfinite(value)}
-
-
-def _tcp_retransmits(path: Path) -> int:
-    try:
-        rows = [line.split() for line in path.read_text().splitlines()]
-    except OSError:
-        return 0
-    names, values = [row for row in rows if row and row[0] == "Tcp:"]
-    return int(dict(zip(names, values, strict=True))["RetransSegs"])
 
 
 def _sum(paths: Iterable[Path]) -> int:

@@ -7,6 +7,7 @@ cause lies in the pod, so both are looked at together. The first rule that fits 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from curriculum_trainer import interfaces
 from curriculum_trainer.nccl_report import SLOW_PROVIDERS, SOCKET, NcclReport
 
 LITTLE_LOCKED_BYTES = 64 << 20
@@ -271,17 +272,10 @@ def _setting(name: str, report: NcclReport, pod: Pod) -> str:
 
 
 def _used(report: NcclReport, pod: Pod) -> tuple[Hca, ...]:
-    """Devices that NCCL_IB_HCA means: prefixes, or names behind `=`; `^` means all others."""
+    """Devices that NCCL_IB_HCA means; all where it is not set."""
     asked = _setting("NCCL_IB_HCA", report, pod)
-    names = [part.partition(":")[0] for part in asked.lstrip("^=").split(",") if part]
-    if not names:
-        return pod.hcas
-    out, whole = asked.startswith("^"), "=" in asked[:2]
-
-    def named(hca: Hca) -> bool:
-        return hca.name in names if whole else hca.name.startswith(tuple(names))
-
-    return tuple(hca for hca in pod.hcas if named(hca) != out)
+    meant = interfaces.matching(asked, [hca.name for hca in pod.hcas])
+    return tuple(hca for hca in pod.hcas if not asked or hca.name in meant)
 
 
 def _names(hcas: tuple[Hca, ...]) -> str:

@@ -72,11 +72,11 @@ def named(environment: Mapping[str, str], root: Path = SYS) -> Interfaces:
     # gloo's names are whole, NCCL's are prefixes
     gloo = environment.get("GLOO_SOCKET_IFNAME")
     asked = environment.get("NCCL_SOCKET_IFNAME") or (f"={gloo}" if gloo else "")
-    nets = _matching(asked, [name for name in _entries(root / "net") if name != "lo"])
+    nets = matching(asked, [name for name in _entries(root / "net") if name != "lo"])
     hcas: list[str] = []
     if environment.get("NCCL_IB_DISABLE") != "1":
         there = _entries(root / "infiniband")
-        hcas = _matching(environment.get("NCCL_IB_HCA", ""), there)
+        hcas = matching(environment.get("NCCL_IB_HCA", ""), there)
     ports = [f"{hca}/{port}" for hca in hcas for port in _entries(root / f"infiniband/{hca}/ports")]
     return Interfaces(nets=tuple(nets), ports=tuple(ports), root=root)
 
@@ -92,7 +92,7 @@ def segments(root: Path = PROC) -> tuple[int, int]:
     return int(known["OutSegs"]), int(known["RetransSegs"])
 
 
-def _matching(asked: str, there: Iterable[str]) -> list[str]:
+def matching(asked: str, there: Iterable[str]) -> list[str]:
     """By NCCL's rules: names are prefixes, `=` makes them whole, `^` those to leave out."""
     out, whole = asked.startswith("^"), asked.lstrip("^").startswith("=")
     wanted = [part.partition(":")[0] for part in asked.lstrip("^=").split(",") if part]
