@@ -96,7 +96,7 @@ def test_the_job_has_all_that_is_rendered(name: str) -> None:
     made = template(job(given))
     spec, (container,) = made["spec"], made["spec"]["containers"]
     pod = document["pod"]
-    environment = {v["name"]: v["value"] for v in container["env"]}
+    environment = {v["name"]: v.get("value") for v in container["env"]}
     assert document["environment"].items() <= environment.items()
     assert pod.get("limits", {}).items() <= container["resources"]["limits"].items()
     assert pod.get("requests", {}).items() <= container["resources"]["requests"].items()

@@ -32,7 +32,7 @@ async def job(stage: Stage, name: str) -> tuple[str, str]:
     """The HCAs that a job's pods are told, and the digest of their fabric."""
     raw = await stage.admin.get(kinds.PYTORCHJOBS, name, NAMESPACE)
     template = raw["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
-    environment = {v["name"]: v["value"] for v in template["spec"]["containers"][0]["env"]}
+    environment = {v["name"]: v.get("value") for v in template["spec"]["containers"][0]["env"]}
     digest = raw["metadata"]["annotations"][names.FABRIC_DIGEST_ANNOTATION]
     return environment["NCCL_IB_HCA"], digest
 
