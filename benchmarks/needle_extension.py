@@ -138,7 +138,7 @@ def main() -> int:
             f"{told['tokens']:,} tokens in {told['seconds']:.0f} s",
             flush=True,
         )
-    arms = {f"trained at {SHORT}": "short", f"extended to {LONG}": "long"}
+    arms = {f"trained at {SHORT}": "short", f"extended to {LONG:,}": "long"}
     found = {
         arm: {length: ask(name, results[name], length) for length in LENGTHS}
         for arm, name in arms.items()
