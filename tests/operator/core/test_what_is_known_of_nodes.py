@@ -87,6 +87,7 @@ def test_nodes_are_measured_unless_what_is_known_holds(
 
 def test_one_node_needs_no_partner() -> None:
     assert not to_measure(bearing(measured({}, a=91.0)), "a")
+    assert to_measure(bearing(measured({}, a=91.0), age=86401), "a")
 
 
 def test_another_format_is_measured_again() -> None:

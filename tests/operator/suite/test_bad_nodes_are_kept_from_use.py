@@ -240,11 +240,12 @@ async def test_an_operator_that_dies_before_it_marks_the_node_is_followed_by_one
 
 @scenario()
 async def test_a_pod_may_only_speak_of_the_nodes_of_its_own_gang(stage: Stage) -> None:
-    stage.script.plans["slm", "pretrain", 1] = falls_short("b200-1", "spark-2")
+    stage.script.plans["slm", "pretrain", 1] = falls_short(THIRD, "spark-2")
     await begin(stage)
     await stage.until_ended()
+    assert nodes_of(stage, 1) == {"spark-1", "spark-2"}
     assert taints(stage, "spark-2")
-    assert not taints(stage, "b200-1")
+    assert not taints(stage, THIRD)
 
 
 @scenario()
