@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from curriculum_api.classes import CLASSES
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
-from curriculum_operator import label, names, observe, project, recognise
+from curriculum_operator import label, names, observe, recognise
 
 EXAMPLES = Path(__file__).parents[3] / "examples/classes.yaml"
 MAJOR, MINOR, PRODUCT = names.GPU_MAJOR_LABEL, names.GPU_MINOR_LABEL, names.GPU_PRODUCT_LABEL
@@ -389,22 +389,3 @@ def test_weaker_evidence_and_a_conflict_are_explained() -> None:
 
     assert 'class "a": yes by rule 1: product NVIDIA-GB10, which is weaker evidence' in lines
     assert any(line.startswith("conflict, so no class: claimed alike as") for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("capacity", "size"),
-    [
-        ("125506464Ki", 125506464 * 1024),
-        ("128Gi", 2**37),
-        ("2k", 2000),
-        ("5G", 5 * 10**9),
-        ("1024", 1024),
-        ("", 0),
-        ("12e6", 0),
-        ("1.5Gi", 0),
-    ],
-)
-def test_a_nodes_memory_is_read_as_kubernetes_writes_it(capacity: str, size: int) -> None:
-    raw = {"metadata": {"name": "n"}, "status": {"capacity": {"memory": capacity}}}
-
-    assert project.node(raw).memory_bytes == size

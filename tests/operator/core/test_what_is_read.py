@@ -65,3 +65,22 @@ def test_phases_that_start_whatever_their_plan_says(
     if annotation is not None:
         raw["metadata"]["annotations"] = {names.OVERRIDE_PLAN_ANNOTATION: annotation}
     assert phases == project.curriculum(raw).plan_overrides
+
+
+@pytest.mark.parametrize(
+    ("capacity", "size"),
+    [
+        ("125506464Ki", 125506464 * 1024),
+        ("128Gi", 2**37),
+        ("2k", 2000),
+        ("5G", 5 * 10**9),
+        ("1024", 1024),
+        ("", 0),
+        ("12e6", 0),
+        ("1.5Gi", 0),
+    ],
+)
+def test_a_nodes_memory_is_read_as_kubernetes_writes_it(capacity: str, size: int) -> None:
+    raw = {"metadata": {"name": "n"}, "status": {"capacity": {"memory": capacity}}}
+
+    assert project.node(raw).memory_bytes == size
