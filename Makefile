@@ -31,7 +31,7 @@ demo: $(VENV)/.synced ## train the demo's curriculum on a real Kubernetes (KEEP=
 
 test: check ## check, then run every test, on the real Kubernetes too
 	@$(PYTHON) -m tests.cluster build  # here, because a test has a time limit and a first build has none
-	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	@$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test-fast: check ## check, then run the tests that need no cluster
 	@$(PYTHON) -m pytest -m "not apiserver and not e2e" --numprocesses $(WORKERS)
