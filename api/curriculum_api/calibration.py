@@ -218,11 +218,12 @@ def elementwise(figures: Figures) -> tuple[float, float]:
         moved = trial.tokens * _block_bytes(trial)
         rows.append((moved / trial.seconds, 1 / trial.seconds, rest / trial.seconds))
     slope, block = _plane(rows)
-    if slope <= 0:
-        return figures.copied, max(0.0, block)
+    # where noise makes either negative, the other has to explain what there is
     if block <= 0:
         slope = sum(u * z for u, _, z in rows) / sum(u * u for u, _, _ in rows)
-    return 1 / slope, max(0.0, block)
+    elif slope <= 0:
+        block = sum(v * z for _, v, z in rows) / sum(v * v for _, v, _ in rows)
+    return (1 / slope if slope > 0 else figures.copied), max(0.0, block)
 
 
 def _plane(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float]:

@@ -121,6 +121,22 @@ def test_a_blocks_own_time_is_told_from_its_memory() -> None:
     assert block == pytest.approx(BLOCK, rel=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 3.0])
+def test_noise_never_makes_a_rate_or_a_time_negative(share: float) -> None:
+    """Short trials that took more than long ones, and blocks faster than their own products."""
+    trials = [trial(128, 128), trial(128, 1024), trial(256, 128), trial(256, 2048)]
+    for one in trials[1::2]:
+        one["seconds"] *= share
+    trials[0]["seconds"] = max(1e-9, trials[0]["seconds"] * (1 - share))
+    for one in trials:
+        one["seconds"] = max(1e-9, one["seconds"])
+    rate, block = calibration.elementwise(figures(trials=trials))
+
+    assert rate > 0
+    assert block >= 0
+    assert made(trials=trials).spec.performance is not None
+
+
 def test_what_the_allocator_keeps_is_told_from_tensors() -> None:
     found = figures().held
     assert found is not None
