@@ -7,7 +7,7 @@ one process while all of them work, so that what processes share is shared here 
 from collections.abc import Sequence
 from typing import Literal
 
-from curriculum_api.estimate import flops, memory, throughput
+from curriculum_api.estimate import flops, memory, rules, throughput
 from curriculum_api.estimate.hardware import GB, GIB, TERA, Room
 from curriculum_api.estimate.layout import Layout
 from curriculum_api.estimate.recipe import Recipe, of_phase
@@ -148,6 +148,7 @@ def accelerator_class(
     bandwidth, block_seconds = elementwise(figures) if cpu else (figures.copied, None)
     link = _rate(figures.link, figures.latency_seconds, source) if figures.link else None
     labels = {"kubernetes.io/hostname": host}
+    memory_gib = max(1, int(figures.memory_bytes / GIB))
     return AcceleratorClass(
         metadata=ObjectMeta(name=name),
         spec=AcceleratorClassSpec(
@@ -158,7 +159,8 @@ def accelerator_class(
             ),
             cpu_architecture="arm64" if architecture in ("arm64", "aarch64") else "amd64",
             gpus_per_node=figures.processes,
-            memory_gib=max(1, int(figures.memory_bytes / GIB)),
+            memory_gib=memory_gib,
+            shared_memory_gib=max(1, min(8, memory_gib // rules.SHARED_PART)),
             unified_memory=cpu,
             trains=tuple(rate.precision for rate in _matmul(figures, source)),
             image=IMAGE,
