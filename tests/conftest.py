@@ -7,13 +7,15 @@ import pytest
 from .cluster.apiserver import serving
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares a cluster or an API server in one worker, so that each is made once."""
-    for item in items:
-        for shared in ("e2e", "apiserver"):
-            if item.get_closest_marker(shared):
-                item.add_marker(pytest.mark.xdist_group(shared))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep what shares a cluster or an API server in one worker, so that each is made once.
+
+    At collection: pytest-xdist reads the groups in a `pytest_collection_modifyitems` of its own,
+    which runs before one that stands here.
+    """
+    for shared in ("e2e", "apiserver"):
+        if item.get_closest_marker(shared):
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")

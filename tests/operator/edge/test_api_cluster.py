@@ -88,7 +88,7 @@ async def test_a_list_leaves_out_what_nobody_reads(api: ApiCluster) -> None:
     node = {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": "full"},
+        "metadata": {"name": "full", "labels": LABELS},  # no field set: no managedFields kept
         "status": {
             "images": [{"names": ["x:1"], "sizeBytes": 1}],
             "capacity": {"memory": "1Gi"},
@@ -99,6 +99,7 @@ async def test_a_list_leaves_out_what_nobody_reads(api: ApiCluster) -> None:
         (listed,) = (await api.list(NODES))[0]
         whole = await api.get(NODES, "full")
         assert "managedFields" in whole["metadata"]
+        assert "images" in whole["status"]
         assert "managedFields" not in listed["metadata"]
         assert listed["status"] == {k: v for k, v in whole["status"].items() if k != "images"}
     finally:

@@ -69,6 +69,14 @@ async def begin(stage: Stage, *phases: Raw, third: bool = True, **preflight: Any
     asked = {"floors": {"linkGBps": "14"}, "quarantineSeconds": QUARANTINE_SECONDS, **preflight}
     await stage.edit(SPARK, lambda raw: raw["spec"].update(preflight=asked), kinds.CLASSES)
     stage.operator()
+    sparks = ("spark-1", "spark-2", *((THIRD,) if third else ()))
+
+    def all_recognised() -> bool:
+        return all(
+            names.CLASS_LABEL in seen(stage, s)["metadata"].get("labels", {}) for s in sparks
+        )
+
+    await stage.until(all_recognised, "every Spark recognised, so that which are chosen is known")
     await stage.submit(curriculum("slm", *(phases or (phase("pretrain"),))))
 
 
