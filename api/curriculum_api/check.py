@@ -19,6 +19,9 @@ class Verdict(StrEnum):
 class Check(Wire):
     """One row."""
 
+    subject: str = ""
+    """Which node, pair or class it is about; empty for the machine or the cluster itself."""
+
     name: str
     verdict: Verdict
     value: str

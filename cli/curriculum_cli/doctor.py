@@ -1,8 +1,9 @@
-"""`curriculum doctor`: whether this machine can train, and with `--calibrate` how fast.
+"""`curriculum doctor` on this machine: whether it can train, and with `--calibrate` how fast.
 
 What is found is gathered here; `machine_checks` judges it. Torch stays in the probe's processes.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from curriculum_api import calibration
@@ -68,14 +70,17 @@ def show(rows: Sequence[Check], output: str) -> None:
         document = {"checks": [row.model_dump(mode="json", by_alias=True) for row in rows]}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return
-    table = Table("", "check", "value", "floor", "what to do", box=None)
-    for row in rows:
-        verdict = f"[{_STYLES[row.verdict]}]{row.verdict}[/]"
-        table.add_row(verdict, row.name, row.value, row.floor, row.remedy)
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    console.print(table)
+    for subject, of in itertools.groupby(rows, key=lambda row: row.subject):
+        table = Table("", "check", "value", "floor", "what to do", box=None)
+        for row in of:
+            verdict = f"[{_STYLES[row.verdict]}]{row.verdict}[/]"
+            table.add_row(verdict, *map(escape, (row.name, row.value, row.floor, row.remedy)))
+        if subject:
+            console.print(f"\n[bold]{escape(subject)}[/]")
+        console.print(table)
 
 
 def calibrate(folder: Path, *, processes: int | None, name: str | None, brief: bool) -> str:

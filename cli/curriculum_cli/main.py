@@ -138,6 +138,16 @@ def doctor(
     checkpoints: Annotated[Path, typer.Option(help="Folder where checkpoints would lie.")] = Path(
         "checkpoints"
     ),
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Check the cluster: operator, versions, Kueue, nodes.")
+    ] = False,
+    node: Annotated[str, typer.Option(help="Check this node of the cluster.")] = "",
+    pair: Annotated[
+        str, typer.Option(metavar="A,B", help="Check these two nodes and what joins them.")
+    ] = "",
+    fabric: Annotated[
+        bool, typer.Option("--fabric", help="Check what joins the cluster's nodes.")
+    ] = False,
     output: Annotated[
         str,
         typer.Option(
@@ -161,7 +171,7 @@ def doctor(
     name: Annotated[str | None, typer.Option(help="Name of the class.")] = None,
     brief: Annotated[bool, typer.Option("--brief", hidden=True)] = False,
 ) -> None:
-    """Check whether this machine can train, one row per check, or measure how fast it does.
+    """Check whether this machine or a cluster can train, one row per check.
 
     Exit code 0: nothing failed; 1: a check failed, or the probe did.
     """
@@ -180,7 +190,12 @@ def doctor(
             return
         if output not in ("", "table", "json"):
             raise ValueError(f'"-o {output}": a file comes with --calibrate; else table or json')
-        rows = command.check(checkpoints)
+        if cluster or node or pair or fabric:
+            from curriculum_cli import doctor_cluster
+
+            rows = doctor_cluster.rows(node=node, pair=pair, fabric=fabric)
+        else:
+            rows = command.check(checkpoints)
     except (OSError, ValueError) as error:
         typer.echo(f"curriculum doctor: {error}", err=True)
         raise typer.Exit(1) from error

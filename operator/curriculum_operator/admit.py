@@ -173,7 +173,7 @@ def _place(
         for node in of_class(kind, world)
         if all(node.labels.get(key) == value for key, value in selector.items())
     ]
-    obstacles = {node.name: _obstacle(node, kind, tolerations) for node in eligible}
+    obstacles = {node.name: obstacle(node, kind, tolerations) for node in eligible}
     usable = [node for node in eligible if obstacles[node.name] is None]
     fitting = [n for n in usable if free.get((n.name, kind.spec.gpu_resource), 0) >= gpus]
     where = f'accelerator class "{kind.name}"' + (f' in pool "{phase.pool}"' if phase.pool else "")
@@ -215,7 +215,7 @@ def _apart(
     return first + last
 
 
-def _obstacle(
+def obstacle(
     node: observe.Node, kind: observe.AcceleratorClass, tolerations: Sequence[Toleration]
 ) -> str | None:
     """Why no pod of the class can be put on the node, whatever is free on it."""

@@ -61,6 +61,17 @@ ALL: Final = (
     LEASES,
 )
 
+# What `curriculum doctor` looks at besides; the operator neither reads nor writes them.
+DEPLOYMENTS: Final = Kind("apps", "v1", "deployments", "Deployment")
+DAEMONSETS: Final = Kind("apps", "v1", "daemonsets", "DaemonSet")
+ADMISSION_POLICIES: Final = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicy",
+    namespaced=False,
+)
+
 _BY_NAME: Final = {kind.kind: kind for kind in ALL}
 
 

@@ -183,7 +183,7 @@ def node(raw: Raw) -> observe.Node:
             if key.startswith(f"{names.PREFIX}/")
         },
         boot_id=(status.get("nodeInfo") or {}).get("bootID") or "",
-        memory_bytes=_bytes((status.get("capacity") or {}).get("memory", "")),
+        memory_bytes=amount((status.get("capacity") or {}).get("memory", "")),
         resource_version=raw["metadata"].get("resourceVersion", ""),
     )
 
@@ -268,8 +268,8 @@ def _requested(raw: Raw) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(total.items()))
 
 
-def _bytes(quantity: str) -> int:
-    """A whole quantity as Kubernetes writes it, for example 125506464Ki; 0 for anything else."""
+def amount(quantity: str) -> int:
+    """A whole quantity as Kubernetes writes it, for example 125506464Ki or 4; else 0."""
     number = quantity.rstrip("KMGTPik")
     unit = quantity.removeprefix(number)
     return int(number) * _UNITS[unit] if number.isdecimal() and unit in _UNITS else 0

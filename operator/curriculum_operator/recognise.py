@@ -128,8 +128,6 @@ def explain(node: observe.Node, classes: Mapping[str, observe.AcceleratorClass])
         lines.append(found.reason)
     for name in sorted(classes):
         lines += _told(node, classes[name], found)
-    if found.name is not None:
-        lines.append(_memory(node, classes[found.name].spec))
     return lines
 
 
@@ -211,15 +209,15 @@ def _told(node: observe.Node, kind: observe.AcceleratorClass, found: Verdict) ->
         yield f'class "{kind.name}": no by rule {place}: {why}'
 
 
-def _memory(node: observe.Node, kind: AcceleratorClassSpec) -> str:
-    """What one accelerator has; where CPU and GPU share one memory, that is the node's."""
+def memory_gib(node: observe.Node, kind: AcceleratorClassSpec) -> tuple[float | None, str]:
+    """What one accelerator has, None where nothing says it, and what says it.
+
+    Where CPU and GPU share one memory, it is the node's.
+    """
     if kind.unified_memory:
-        gib, where = node.memory_bytes / 2**30, "the node's capacity, shared with the CPU"
+        gib, where = node.memory_bytes / 2**30, "capacity.memory, shared with the CPU"
     else:
         label = node.labels.get(names.GPU_MEMORY_LABEL, "")
         gib = int(label) / 2**10 if label.isdecimal() else 0.0
-        where = f"by {names.GPU_MEMORY_LABEL}"
-    if not gib:
-        return f"memory unknown ({where}), the class says {kind.memory_gib} GiB"
-    verb = "but the class says" if gib < kind.memory_gib else "the class says"
-    return f"memory {gib:.1f} GiB ({where}), {verb} {kind.memory_gib} GiB"
+        where = names.GPU_MEMORY_LABEL
+    return gib or None, where

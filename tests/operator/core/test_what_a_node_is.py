@@ -328,7 +328,6 @@ def test_an_explanation_says_why_and_why_not() -> None:
         'class "b200-sm100": no by rule 7: gpu.nvidia.com/class is absent, not B200',
         'class "b200-sm100": no by rule 8: node.coreweave.cloud/type is absent, not b200-8x',
         'class "gb10-sm121": yes by rule 1: compute capability 12.1',
-        "memory 119.7 GiB (the node's capacity, shared with the CPU), the class says 119 GiB",
     ]
 
 
@@ -357,26 +356,27 @@ def test_an_explanation_says_why_and_why_not() -> None:
             id="labelled",
         ),
         pytest.param(node({}), 'node "n": says nothing of an accelerator', id="nothing to go by"),
-        pytest.param(
-            node(HGX),
-            "memory 179.1 GiB (by nvidia.com/gpu.memory), the class says 178 GiB",
-            id="memory by its label",
-        ),
-        pytest.param(
-            node(SPARK, memory_bytes=64 * 2**30),
-            "memory 64.0 GiB (the node's capacity, shared with the CPU), but the class says"
-            " 119 GiB",
-            id="less memory than the class has",
-        ),
-        pytest.param(
-            node(EKS),
-            "memory unknown (by nvidia.com/gpu.memory), the class says 178 GiB",
-            id="no word of memory",
-        ),
     ],
 )
 def test_an_explanation_names_what_decided(there: observe.Node, line: str) -> None:
     assert line in recognise.explain(there, CHART)
+
+
+@pytest.mark.parametrize(
+    ("there", "kind", "gib"),
+    [
+        pytest.param(node(HGX), "b200-sm100", 179.1, id="by its label"),
+        pytest.param(
+            node(SPARK, memory_bytes=64 * 2**30), "gb10-sm121", 64.0, id="by the node's capacity"
+        ),
+        pytest.param(node(EKS), "b200-sm100", None, id="no word of it"),
+    ],
+)
+def test_the_memory_of_an_accelerator_is_told(
+    there: observe.Node, kind: str, gib: float | None
+) -> None:
+    found, _ = recognise.memory_gib(there, CHART[kind].spec)
+    assert found == (None if gib is None else pytest.approx(gib, abs=0.05))
 
 
 def test_weaker_evidence_and_a_conflict_are_explained() -> None:
