@@ -45,15 +45,23 @@ def render(
     """Print the objects that the operator would create, with no cluster.
 
     A ConfigMap among the files whose keys end in .env.j2 holds the site's own fabric profiles.
+
+    Exit code 0: rendered; 2: with --fabric, something stands in a phase's way; 1: not readable.
     """
     from curriculum_cli import documents, rendering
 
-    shown = rendering.fabrics if fabric else rendering.render
+    clear = True
     try:
-        sys.stdout.write(shown(documents.read(filename), only=phase))
+        given = documents.read(filename)
+        if fabric:
+            text, clear = rendering.fabrics(given, only=phase)
+        else:
+            text = rendering.render(given, only=phase)
     except (OSError, ValueError) as error:
         typer.echo(f"curriculum render: {error}", err=True)
         raise typer.Exit(1) from error
+    sys.stdout.write(text)
+    raise typer.Exit(0 if clear else 2)
 
 
 @app.command(

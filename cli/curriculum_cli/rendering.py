@@ -42,13 +42,14 @@ def render(documents: Documents, *, only: str = "") -> str:
     return _dump(_objects(*chosen, documents) for chosen in _chosen(documents, only))
 
 
-def fabrics(documents: Documents, *, only: str = "") -> str:
-    """YAML of what each phase's pods get of their fabric, and what stands in the way.
+def fabrics(documents: Documents, *, only: str = "") -> tuple[str, bool]:
+    """YAML of what each phase's pods get of their fabric, and whether nothing stands in the way.
 
     Raises:
         ValueError: as `render`.
     """
-    return _dump(_fabric(*chosen, documents) for chosen in _chosen(documents, only))
+    shown = [one for chosen in _chosen(documents, only) for one in _fabric(*chosen, documents)]
+    return _dump([shown]), not any("problems" in one for one in shown)
 
 
 def _dump(groups: Iterable[Iterable[meta.Object]]) -> str:

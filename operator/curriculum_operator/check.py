@@ -5,6 +5,7 @@ The CRD's own rules refuse what one object shows by itself; here are the rules t
 
 from collections.abc import Iterable, Mapping
 
+from curriculum_api.estimate import phase as phases
 from curriculum_api.estimate import rules
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
@@ -71,22 +72,7 @@ def of_fabric(
 
 def _of_class(phase: Phase, kind: AcceleratorClassSpec) -> Iterable[str]:
     yield from rules.beyond_class(phase, phase.accelerator_class, kind)
-    gpus = phase.gpus_per_node or kind.gpus_per_node
-    processes = phase.nodes * gpus
-    if processes % phase.sequence_parallel:
-        yield (
-            f"sequenceParallel {phase.sequence_parallel} does not divide the {processes} processes"
-            f" of {phase.nodes} nodes with {gpus} each"
-        )
-        return
-    batch = global_batch_tokens(phase, kind)
-    per_pass = processes // phase.sequence_parallel * phase.context_length
-    if batch % per_pass:
-        yield (
-            f"globalBatchTokens {batch} is not a multiple of {per_pass}, one sequence of"
-            f" {phase.context_length} for each of the {processes // phase.sequence_parallel}"
-            " data-parallel ranks"
-        )
+    yield from phases.uneven(phase, kind)
 
 
 def _of_pool(phase: Phase, world: observe.World) -> Iterable[str]:
@@ -173,12 +159,3 @@ def _of_volumes(
             )
     for name in sorted({m.name for t in templates for m in t.mounts} - set(volumes)):
         yield f'podTemplate: a mount names volume "{name}", which does not exist; add it'
-
-
-def global_batch_tokens(phase: Phase, kind: AcceleratorClassSpec) -> int:
-    """Tokens of one optimizer step: as asked, or one pass of every data-parallel rank."""
-    if phase.global_batch_tokens:
-        return phase.global_batch_tokens
-    processes = phase.nodes * (phase.gpus_per_node or kind.gpus_per_node)
-    ranks = processes // phase.sequence_parallel
-    return ranks * phase.micro_batch_size * phase.context_length

@@ -137,7 +137,7 @@ def _estimate(asked: _Asked) -> Estimate:
 
 def _made(asked: _Asked, shape: Shape) -> Estimate:
     phase, kind = asked.phase, asked.kind
-    problems = phases.refusals(phase, kind, shape)
+    problems = list(phases.refusals(phase, kind, shape))
     if phase.nodes * phases.gpus_per_node(phase, kind) % phase.sequence_parallel:
         return Estimate(PhasePlan(name=phase.name, feasible=False, problems=_lines(problems)))
     problems += estimates.misfit(phase, shape, kind)

@@ -132,7 +132,7 @@ def choices(phase: Phase, spec: CurriculumSpec, shape: Shape, site: Site) -> Ite
             if any(rules.of_class(placed, name, kind)):
                 break
             for tried in _layouts(placed, nodes * kind.gpus_per_node, shape):
-                if phases.refusals(tried, kind, shape) or any(rules.of_phase(tried)):
+                if any(phases.refusals(tried, kind, shape)) or any(rules.of_phase(tried)):
                     continue
                 layout = phases.layout(tried, kind)
                 need = memory.of(shape, phases.bytes_each(tried), layout, hardware)

@@ -1,6 +1,6 @@
 """A phase as users write it, as the numbers that the estimates take."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from curriculum_api.estimate import flops, recipe
@@ -27,43 +27,54 @@ def gpus_per_node(phase: Phase, kind: AcceleratorClassSpec) -> int:
     return phase.gpus_per_node or kind.gpus_per_node
 
 
-def refusals(phase: Phase, kind: AcceleratorClassSpec, shape: Shape) -> list[str]:
-    """Numbers that do not divide, each with its figures and a number that would."""
-    gpus = phase.nodes * gpus_per_node(phase, kind)
-    degree = phase.sequence_parallel
+def global_batch_tokens(phase: Phase, kind: AcceleratorClassSpec) -> int:
+    """Tokens of a step: as given, else one micro-batch on each data-parallel rank."""
+    ranks = max(1, phase.nodes * gpus_per_node(phase, kind) // phase.sequence_parallel)
+    return phase.global_batch_tokens or ranks * phase.micro_batch_size * phase.context_length
+
+
+def uneven(phase: Phase, kind: AcceleratorClassSpec) -> Iterable[str]:
+    """Numbers of the phase that do not divide, whatever its model is."""
+    gpus, degree = phase.nodes * gpus_per_node(phase, kind), phase.sequence_parallel
     if gpus % degree:
-        return [f"sequenceParallel {degree} does not divide the {gpus} processes: change one"]
-    found = []
+        yield (
+            f"sequenceParallel {degree} does not divide the {gpus} processes of {phase.nodes} nodes"
+            f" with {gpus_per_node(phase, kind)} each: change one"
+        )
+        return
+    batch, ranks = phase.global_batch_tokens, gpus // degree
+    per_pass = ranks * phase.context_length
+    if batch is not None and batch % per_pass:
+        nearest = max(1, round(batch / per_pass)) * per_pass
+        yield (
+            f"globalBatchTokens {batch} is not a multiple of {per_pass}, one sequence of"
+            f" {phase.context_length} for each of the {ranks} data-parallel ranks: take {nearest}"
+        )
+
+
+def refusals(phase: Phase, kind: AcceleratorClassSpec, shape: Shape) -> Iterable[str]:
+    """Numbers that do not divide, each with its figures and a number that would."""
+    yield from uneven(phase, kind)
+    degree = phase.sequence_parallel
     if shape.heads % degree:
-        found.append(
+        yield (
             f"sequenceParallel {degree} does not divide the model's {shape.heads} attention"
             " heads: choose a divisor of them"
         )
     if max(degree, shape.kv_heads) % min(degree, shape.kv_heads):
-        found.append(
+        yield (
             f"sequenceParallel {degree} and the model's {shape.kv_heads} key heads do not divide"
             " each other: choose a power of two"
         )
-    batch = phase.global_batch_tokens
-    per_pass = gpus // degree * phase.context_length
-    if batch is not None and batch % per_pass:
-        nearest = max(1, round(batch / per_pass)) * per_pass
-        found.append(
-            f"globalBatchTokens {batch} is not a multiple of {per_pass}, one sequence of"
-            f" {phase.context_length} for each of {gpus // degree} data-parallel ranks: take"
-            f" {nearest}"
-        )
-    return found
 
 
 def cut(phase: Phase, kind: AcceleratorClassSpec) -> Cut:
     """The cut of a phase; what does not divide is rounded, for `refusals` to say."""
     gpus = phase.nodes * gpus_per_node(phase, kind)
     ranks = max(1, gpus // phase.sequence_parallel)
-    batch = phase.global_batch_tokens or ranks * phase.micro_batch_size * phase.context_length
-    share = max(1, batch // phase.context_length // ranks)
+    share = max(1, global_batch_tokens(phase, kind) // phase.context_length // ranks)
     limit = min(share, phase.micro_batch_size)
-    micro_batch = max(size for size in range(1, limit + 1) if share % size == 0)
+    micro_batch = next(size for size in range(limit, 0, -1) if share % size == 0)
     return Cut(
         gpus=gpus, sequences=share * ranks, micro_batch=micro_batch, passes=share // micro_batch
     )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from curriculum_api.wire import Wire
+from curriculum_api.wire import ListSet, Wire
 
 Interface = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[A-Za-z0-9_.-]+$")]
 """A network device, as the kernel names it."""
@@ -22,10 +22,10 @@ class FabricValues(Wire):
     bootstrap_interface: Interface | None = None
     """Device of the rendezvous and of plain sockets: a Spark's 10GbE port, a pod's eth0."""
 
-    interfaces: Annotated[tuple[Interface, ...] | None, Field(max_length=16)] = None
+    interfaces: Annotated[tuple[Interface, ...] | None, Field(max_length=16), ListSet()] = None
     """Devices that carry the data; their speed and MTU are what a check looks at."""
 
-    hcas: Annotated[tuple[Hca, ...] | None, Field(min_length=1, max_length=16)] = None
+    hcas: Annotated[tuple[Hca, ...] | None, Field(min_length=1, max_length=16), ListSet()] = None
     """RDMA devices; a Spark's port is two of them, and both are needed for its bandwidth."""
 
     mtu: Annotated[int, Field(ge=1280, le=9978)] | None = None

@@ -3,11 +3,12 @@
 from pathlib import PurePosixPath
 
 from curriculum_api import run
+from curriculum_api.estimate import phase as phases
 from curriculum_api.preflight.figures import RunPreflight
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_api.wire import API_VERSION
-from curriculum_operator import check, names, observe
+from curriculum_operator import names, observe
 from curriculum_operator.build import grace, meta
 
 RUN_FILE = PurePosixPath(run.RUN_PATH).name
@@ -45,7 +46,7 @@ def phase_run(
         init_digest=checkpoint.digest if checkpoint else None,
         tokens=phase.tokens,
         context_length=phase.context_length,
-        global_batch_tokens=check.global_batch_tokens(phase, kind),
+        global_batch_tokens=phases.global_batch_tokens(phase, kind),
         micro_batch_size=phase.micro_batch_size,
         precision=phase.precision,
         strategy=phase.strategy,

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from curriculum_api import nccl
@@ -171,6 +172,13 @@ def _values(profile: Profile, given: FabricValues) -> dict[str, Any]:
         known = ", ".join(sorted(defaults["extra"])) or "none"
         raise ValueError(f'has no extra input "{name}"; known: {known}')
     values = {name: told[name] if told.get(name) is not None else defaults[name] for name in takes}
+    if values.get("addressRange"):
+        try:
+            ip_network(values["addressRange"], strict=False)
+        except ValueError as error:
+            raise ValueError(
+                f'addressRange "{values["addressRange"]}" is no network: {error}'
+            ) from error
     if "extra" in takes:
         values["extra"] = {**defaults["extra"], **(told.get("extra") or {})}
     return values

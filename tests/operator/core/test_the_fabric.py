@@ -144,6 +144,12 @@ def test_an_input_of_another_type_is_refused_by_the_class(values: dict[str, Any]
         accelerator(fabric={"profile": "roce", "values": values})
 
 
+@pytest.mark.parametrize("text", ["999/999", "10.0.0.0/33", "fd02::/200"])
+def test_an_address_range_that_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f'addressRange "{text}" is no network'):
+        render("roce", values={"addressRange": text})
+
+
 @pytest.mark.parametrize("resource", ["hca", "cpu and more", "/hca", "rdma/", "rdma/a/b"])
 def test_a_resource_that_kubernetes_would_refuse_is_refused_by_the_class(resource: str) -> None:
     with pytest.raises(ValidationError):
