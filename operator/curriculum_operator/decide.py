@@ -236,6 +236,7 @@ def infeasible(current: Current, _now: datetime) -> Decision | None:
     for phase in _asking(current):
         problem = plan.obstacle(current.observed, phase)
         if problem is not None and not plan.overridden(current.observed, phase):
+            problem += plan.astray(current.observed)
             update = {"state": State.PENDING, "message": problem if phase is current.phase else ""}
             return Decision(
                 "infeasible",

@@ -24,7 +24,7 @@ from curriculum_api.v1alpha1.curriculum import Model, Phase
 from curriculum_api.v1alpha1.rented_pool import RentedPoolSpec
 from curriculum_api.v1alpha1.status import PhasePlan, PhaseStatus, Plan
 from curriculum_api.wire import State
-from curriculum_operator import cost, observe
+from curriculum_operator import cost, names, observe
 from curriculum_operator.decision import line
 
 KEPT = 8192
@@ -89,6 +89,15 @@ def estimate(observed: observe.Observed, phase: Phase) -> Estimate:
 def overridden(observed: observe.Observed, phase: Phase) -> bool:
     """Whether an annotation lets the phase start whatever its plan says."""
     return not {phase.name, ALL_PHASES}.isdisjoint(observed.curriculum.plan_overrides)
+
+
+def astray(observed: observe.Observed) -> str:
+    """That the annotation names what is no phase, to follow a problem; empty where it does not."""
+    phases = {phase.name for phase in observed.curriculum.spec.phases}
+    lost = sorted(observed.curriculum.plan_overrides - phases - {ALL_PHASES})
+    if not lost:
+        return ""
+    return f'; {names.OVERRIDE_PLAN_ANNOTATION} names "{lost[0]}", which is no phase'
 
 
 def obstacle(observed: observe.Observed, phase: Phase) -> str | None:

@@ -156,6 +156,16 @@ def test_an_annotation_overrides_and_that_is_recorded(annotation: str, rule: str
         assert " needs " in event.message
 
 
+def test_an_override_of_no_phase_is_told_of() -> None:
+    here = at(phase(), model=BIG)
+    here = replace(
+        here, curriculum=replace(here.curriculum, plan_overrides=frozenset({"maths", "zoo"}))
+    )
+    assert stalled(here)[2].endswith(
+        '; curriculum.dev/override-plan names "maths", which is no phase'
+    )
+
+
 def test_a_phase_that_was_tried_is_judged_by_its_attempts() -> None:
     """A class that was changed, or a newer operator's formulas, end nothing that is under way."""
     small = at(phase(optimizer=EIGHT_BIT), model=BIG).started().formed()
