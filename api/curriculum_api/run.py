@@ -165,6 +165,8 @@ class PhaseRun(Wire):
 
     data_dir: str = DATA_DIR
     checkpoints_dir: str = CHECKPOINTS_DIR
+    """Empty where nodes are measured without a volume."""
+
     checkpoint_path: Path
     """This phase's folder below `checkpoints_dir`; it holds the curriculum's UID."""
 

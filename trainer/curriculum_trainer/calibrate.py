@@ -9,16 +9,14 @@ are alike, so the leading one tells.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from curriculum_trainer import processes, synthetic
 from curriculum_trainer.placement import placement
-from curriculum_trainer.processes import Forked, Process
+from curriculum_trainer.processes import Process
 
 
 def main() -> int:
@@ -46,8 +44,7 @@ def main() -> int:
 
 
 def _spawn(arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
-    command = [sys.executable, "-m", "curriculum_trainer.measuring", *arguments]
-    return subprocess.Popen(command, env=environment)
+    return processes.interpreter("curriculum_trainer.measuring", arguments, environment)
 
 
 def _fork(arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
@@ -55,19 +52,11 @@ def _fork(arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from curriculum_trainer import measuring
 
-    pid = os.fork()
-    if pid:
-        return Forked(pid)
-    code = 1
-    try:
-        os.environ.clear()
-        os.environ.update(environment)
+    def work() -> int:
         measuring.main(arguments)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+        return 0
+
+    return processes.forked(work, environment)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,12 @@ def launch(
     environment: Mapping[str, str],
     *,
     start: Start | None = None,
+    keep: bool = True,
 ) -> PhaseResult:
-    """Run one attempt in this pod; the result is written before it is returned."""
+    """Run one attempt in this pod; the result is written before it is returned.
+
+    It lies beside the checkpoints too, unless it is not to be kept.
+    """
     where: Placement | None = None
     try:
         refused = precision.refusal(run)
@@ -58,7 +62,7 @@ def launch(
     except PhaseFailure as error:
         ended = result.build(run, result.on_disk(run), outcome=error.outcome, message=error.message)
     result.write_termination_message(ended)
-    if where is None or where.node_rank == 0:
+    if keep and (where is None or where.node_rank == 0):
         try:
             result.write_beside_checkpoints(run, ended)
         except OSError as error:

@@ -14,7 +14,14 @@ import torch
 import torch.distributed as dist
 
 from curriculum_api.calibration import Figures
-from curriculum_trainer import collective, machine, measure, synthetic, train  # noqa: F401
+from curriculum_trainer import (
+    collective,
+    machine,
+    measure,
+    processes,
+    synthetic,
+    train,  # noqa: F401
+)
 from curriculum_trainer.measure import Sizes
 from curriculum_trainer.precision import Device
 
@@ -95,4 +102,5 @@ def _memory_bytes(device: Device, ranks: int) -> int:
 
 
 if __name__ == "__main__":
+    processes.die_with_launcher()
     main(sys.argv[1:])

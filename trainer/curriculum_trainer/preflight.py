@@ -58,14 +58,14 @@ def prove(run: PhaseRun, place: Place, device: Device, reached: Reached, telling
     if run.preflight is None:
         return
     telling.stage("preflight")
-    asked = run.preflight
-    meeting = Meeting(place, asked.seconds)
+    meeting = Meeting(place, run.preflight.seconds)
     try:
-        gang = _Gang(run, asked, place, device, meeting, beat=lambda: telling.stage("preflight"))
-        found = gang.measure()
+        measured, found = measure(
+            run, run.preflight, place, device, meeting, beat=lambda: telling.stage("preflight")
+        )
         if place.leads:
-            preflight_report.keep(run, gang.measured)
-        telling.measured(gang.measured, [preflight_report.summary(gang.measured), *found.remarks])
+            preflight_report.keep(run, measured)
+        telling.measured(measured, [preflight_report.summary(measured), *found.remarks])
         if not found.good:
             reached.preflight = found.findings
             telling.flush()
@@ -73,6 +73,25 @@ def prove(run: PhaseRun, place: Place, device: Device, reached: Reached, telling
     except PhaseFailure:
         meeting.part()
         raise
+
+
+def measure(
+    run: PhaseRun,
+    asked: RunPreflight,
+    place: Place,
+    device: Device,
+    meeting: Meeting,
+    *,
+    beat: Callable[[], None] = lambda: None,
+) -> tuple[Measured, Diagnosis]:
+    """What the gang's nodes do, and what follows from it; the same on every process.
+
+    Raises:
+        PhaseFailure: it could not be measured.
+    """
+    gang = _Gang(run, asked, place, device, meeting, beat=beat)
+    found = gang.measure()
+    return gang.measured, found
 
 
 class _Gang:
@@ -203,6 +222,8 @@ class _Gang:
         return done or {Check.MATMUL: 0.0}
 
     def _store(self) -> Figures:
+        if not self._run.checkpoints_dir:
+            return {}
         path = result.phase_folder(self._run) / f".preflight-{self._node}"
         limit = min(schedule.OWN_SECONDS, self._meeting.left())
         return within(limit, lambda: _storage(path)) or {Check.WRITE: 0.0, Check.READ: 0.0}

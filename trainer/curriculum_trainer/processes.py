@@ -6,13 +6,14 @@ it: a context does not survive a fork, and the import alone may open one.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from curriculum_api.run import PhaseRun
 from curriculum_api.wire import OptimizerName, Strategy
 
 GPU_DEVICE = Path("/dev/nvidiactl")
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Process(Protocol):
@@ -49,13 +52,30 @@ def choose(run: PhaseRun) -> Start:
 
 def spawn(_run: PhaseRun, run_path: Path, environment: Mapping[str, str]) -> Process:
     """A fresh interpreter."""
-    command = [sys.executable, "-m", "curriculum_trainer.worker", "--run", str(run_path)]
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    return interpreter("curriculum_trainer.worker", ["--run", str(run_path)], environment)
 
 
 def fork(run: PhaseRun, _run_path: Path, environment: Mapping[str, str]) -> Process:
     """A fork of this interpreter, after the imports."""
     _import_once(run)
+    from curriculum_trainer import worker
+
+    return forked(lambda: worker.work(run), environment)
+
+
+def interpreter(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """A module of ours in a fresh interpreter, in a session of its own."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def forked(work: Callable[[], int], environment: Mapping[str, str]) -> Process:
+    """Some work in a fork of this interpreter, in a session of its own; it returns the exit code.
+
+    What it needs is imported before.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
@@ -67,21 +87,26 @@ def fork(run: PhaseRun, _run_path: Path, environment: Mapping[str, str]) -> Proc
     code = 1
     try:
         os.setsid()
+        die_with_launcher()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(environment)
-        from curriculum_trainer import worker
-
-        code = worker.work(run)
+        code = work()
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
+def die_with_launcher() -> None:
+    """From now on this process does not outlive its launcher, however that one ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Forked:
-    """A child of `fork`."""
+    """A child of `forked`."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

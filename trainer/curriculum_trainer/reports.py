@@ -12,6 +12,9 @@ from curriculum_api.wire import Outcome, Wire
 REPORT_ENV = "CURRICULUM_WORKER_REPORT"
 """The file into which a training process writes its report."""
 
+PROOF_ENV = "CURRICULUM_PROOF"
+"""The file into which the leading process of a measurement by hand writes what it found."""
+
 
 class Report(Wire):
     """The end of one training process, by its own account or its launcher's."""

@@ -185,3 +185,18 @@ class Findings(Wire):
     pairs: Annotated[tuple[SlowPair, ...], Field(max_length=4)] = ()
     more: int = 0
     """Suspects and pairs that found no place here: a termination message is short."""
+
+
+class Proof(Wire):
+    """What nodes were measured to do by hand, and what follows from it."""
+
+    measured: Measured
+    floors: Figures = {}
+    """What was expected, by check."""
+
+    findings: Findings = Findings()
+    remarks: tuple[str, ...] = ()
+    """What is worth a line and no node's fault."""
+
+    fabric: str = ""
+    """What joins the processes, by their own account; empty where there is one."""
