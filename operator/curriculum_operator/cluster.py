@@ -146,6 +146,9 @@ class Cluster(Protocol):
     async def patch(self, kind: Kind, name: str, change: Raw, *, resource_version: str) -> Raw:
         """Merge `change` into a cluster-scoped object; None removes. Raises Conflict, NotFound."""
 
+    async def log(self, namespace: str, pod: str, *, container: str, tail: int) -> str:
+        """The last `tail` lines of a container's log. Raises NotFound; Refused before it runs."""
+
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
         """Whose token it is; None where it is not valid for `audience`."""
 
@@ -256,6 +259,11 @@ class ApiCluster:
         body = {**change, "metadata": meta}
         return await self._request("PATCH", _path(kind, None, name), query=_MANAGER, body=body)
 
+    async def log(self, namespace: str, pod: str, *, container: str, tail: int) -> str:
+        query = {"container": container, "tailLines": str(tail)}
+        answer = await self._read("GET", f"{_path(PODS, namespace, pod)}/log", query=query)
+        return answer.decode(errors="replace")
+
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
         body = {
             "apiVersion": "authentication.k8s.io/v1",
@@ -284,13 +292,26 @@ class ApiCluster:
         query: Mapping[str, str] | None = None,
         body: Raw | None = None,
     ) -> Raw:
+        try:
+            answer: Raw = json.loads(await self._read(method, path, query=query, body=body))
+        except ValueError as broken:
+            raise Unavailable(f"{method} {path}: {broken!r}") from broken
+        return answer
+
+    async def _read(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Raw | None = None,
+    ) -> bytes:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=10)
         response = await self._send(method, path, query, body, timeout)
         try:
-            answer: Raw = json.loads(await response.read())
-        except (aiohttp.ClientError, TimeoutError, ValueError) as broken:
+            return await response.read()
+        except (aiohttp.ClientError, TimeoutError) as broken:
             raise Unavailable(f"{method} {path}: {broken!r}") from broken
-        return answer
 
     async def _send(
         self,

@@ -19,6 +19,12 @@ ROLE_LABEL: Final = f"{PREFIX}/role"
 ROLE_TRAIN: Final = "train"
 ROLE_VERIFY: Final = "verify"
 
+MEASUREMENT_LABEL: Final = f"{PREFIX}/measurement"
+"""On what `curriculum doctor` makes to measure nodes, and on nothing that counts as an attempt."""
+
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+DOCTOR: Final = "curriculum-doctor"
+
 # Labels on nodes.
 CLASS_LABEL: Final = f"{PREFIX}/accelerator-class"
 MANAGED_LABEL: Final = f"{PREFIX}/managed"
@@ -46,6 +52,9 @@ QUARANTINED_LABEL: Final = f"{PREFIX}/quarantined"
 
 QUARANTINE_TAINT: Final = f"{PREFIX}/quarantine"
 """Keeps pods from a node that fell short; its value is the check."""
+
+UNSCHEDULABLE_TAINT: Final = "node.kubernetes.io/unschedulable"
+"""Kubernetes' own, on a node that was cordoned."""
 
 # Annotations on nodes.
 PREFLIGHT_ANNOTATION: Final = f"{PREFIX}/preflight"
@@ -195,6 +204,11 @@ def attempt_name(curriculum: str, phase: str, attempt: int) -> str:
 def verification_name(curriculum: str, phase: str, attempt: int) -> str:
     """Name of the Job that verifies an attempt's checkpoint."""
     return f"{attempt_name(curriculum, phase, attempt)}-verify"
+
+
+def pod_name(job: str, replica: str) -> str:
+    """Name that the training-operator gives a pod, for example of `worker-0`."""
+    return f"{job}-{replica}"
 
 
 def attempt_labels(

@@ -125,10 +125,7 @@ def pod(raw: Raw) -> observe.Pod | None:
     status = raw.get("status") or {}
     role = labels.get(names.ROLE_LABEL, names.ROLE_TRAIN)
     main = TRAIN_CONTAINER if role == names.ROLE_TRAIN else VERIFY_CONTAINER
-    state: Raw = {}
-    for container in status.get("containerStatuses") or ():
-        if container["name"] == main:
-            state = container.get("state") or {}
+    state = _state(status, main)
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     replica_type = labels.get(names.REPLICA_TYPE_LABEL, "")
     replica = f"{replica_type}-{labels.get(names.REPLICA_INDEX_LABEL, '0')}" if replica_type else ""
@@ -140,11 +137,41 @@ def pod(raw: Raw) -> observe.Pod | None:
         node=raw["spec"].get("nodeName") or "",
         running="running" in state and not finished,
         finished=finished,
-        ended=_ended(state.get("terminated")),
+        ended=ended(raw, main),
         disrupted=_holds(conditions, "DisruptionTarget"),
-        trouble=_trouble(status, state, conditions),
+        trouble=trouble(raw, main),
         extended=_requested(raw),
     )
+
+
+def ended(raw: Raw, container: str) -> observe.Ended | None:
+    """How a pod's container ended; None while it has not."""
+    terminated = _state(raw.get("status") or {}, container).get("terminated")
+    if not terminated or not terminated.get("finishedAt"):
+        return None
+    return observe.Ended(
+        exit_code=terminated.get("exitCode", 0),
+        reason=terminated.get("reason") or "",
+        message=terminated.get("message") or "",
+        finished=time(terminated["finishedAt"]),
+    )
+
+
+def trouble(raw: Raw, container: str) -> str:
+    """Why a pod's container does not run yet, where that will not pass by itself."""
+    status = raw.get("status") or {}
+    waiting = _state(status, container).get("waiting") or {}
+    if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+        return f"{waiting['reason']}: {waiting.get('message') or ''}".rstrip(": ")
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return f"{scheduled.get('reason')}: {scheduled.get('message') or ''}".rstrip(": ")
+    for init in status.get("initContainerStatuses") or ():
+        failed = (init.get("state") or {}).get("terminated") or {}
+        if failed.get("exitCode"):
+            return f"init container {init['name']} ended with exit code {failed['exitCode']}"
+    return ""
 
 
 def occupant(raw: Raw) -> observe.Occupant | None:
@@ -153,12 +180,14 @@ def occupant(raw: Raw) -> observe.Occupant | None:
     node = raw["spec"].get("nodeName")
     if names.CURRICULUM_UID_LABEL in labels or not node:
         return None
-    if (raw.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-        return None
-    extended = _requested(raw)
-    if not extended:
-        return None
-    return observe.Occupant(node=node, extended=extended)
+    extended = held(raw)
+    return observe.Occupant(node=node, extended=extended) if extended else None
+
+
+def held(raw: Raw) -> tuple[tuple[str, int], ...]:
+    """The extended resources that a pod holds, ours or not: none once it has ended."""
+    phase = (raw.get("status") or {}).get("phase")
+    return () if phase in ("Succeeded", "Failed") else _requested(raw)
 
 
 def node(raw: Raw) -> observe.Node:
@@ -234,29 +263,12 @@ def _holds(conditions: Mapping[str, Raw], kind: str) -> bool:
     return conditions.get(kind, {}).get("status") == "True"
 
 
-def _ended(terminated: Raw | None) -> observe.Ended | None:
-    if not terminated or not terminated.get("finishedAt"):
-        return None
-    return observe.Ended(
-        exit_code=terminated.get("exitCode", 0),
-        reason=terminated.get("reason") or "",
-        message=terminated.get("message") or "",
-        finished=time(terminated["finishedAt"]),
-    )
-
-
-def _trouble(status: Raw, state: Raw, conditions: Mapping[str, Raw]) -> str:
-    waiting = state.get("waiting") or {}
-    if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-        return f"{waiting['reason']}: {waiting.get('message') or ''}".rstrip(": ")
-    scheduled = conditions.get("PodScheduled", {})
-    if scheduled.get("status") == "False":
-        return f"{scheduled.get('reason')}: {scheduled.get('message') or ''}".rstrip(": ")
-    for container in status.get("initContainerStatuses") or ():
-        ended = (container.get("state") or {}).get("terminated") or {}
-        if ended.get("exitCode"):
-            return f"init container {container['name']} ended with exit code {ended['exitCode']}"
-    return ""
+def _state(status: Raw, container: str) -> Raw:
+    for one in status.get("containerStatuses") or ():
+        if one["name"] == container:
+            state: Raw = one.get("state") or {}
+            return state
+    return {}
 
 
 def _requested(raw: Raw) -> tuple[tuple[str, int], ...]:

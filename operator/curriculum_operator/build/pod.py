@@ -6,8 +6,9 @@ from typing import Any
 
 from curriculum_api import run
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
+from curriculum_api.v1alpha1.curriculum import Storage
 from curriculum_api.v1alpha1.pod import PodTemplate, Toleration, Volume
-from curriculum_operator import names, observe
+from curriculum_operator import names
 from curriculum_operator.build import meta
 
 USER = 65532
@@ -27,32 +28,37 @@ OWN_MOUNTS = {
 """The contract's volumes and where a container sees them: no template may name either again."""
 
 
+def claims(storage: Storage) -> list[meta.Object]:
+    """The volumes of a curriculum's data and checkpoints."""
+    data = {"claimName": storage.data.claim_name, "readOnly": True}
+    return [
+        {"name": "data", "persistentVolumeClaim": data},
+        checkpoints(storage.checkpoints.claim_name),
+    ]
+
+
+def checkpoints(claim_name: str) -> meta.Object:
+    """The volume of checkpoints."""
+    return {"name": "checkpoints", "persistentVolumeClaim": {"claimName": claim_name}}
+
+
 def volumes(
-    curriculum: observe.Curriculum, templates: Sequence[PodTemplate], *, config_map: str
+    storage: Sequence[meta.Object], templates: Sequence[PodTemplate], *, config_map: str
 ) -> list[meta.Object]:
     """The contract's volumes, then what the templates add."""
-    storage = curriculum.spec.storage
     return [
         {"name": "run", "configMap": {"name": config_map}},
-        {
-            "name": "data",
-            "persistentVolumeClaim": {"claimName": storage.data.claim_name, "readOnly": True},
-        },
-        {
-            "name": "checkpoints",
-            "persistentVolumeClaim": {"claimName": storage.checkpoints.claim_name},
-        },
+        *storage,
         {"name": "tmp", "emptyDir": {}},
         *(_volume(volume) for template in templates for volume in template.volumes),
     ]
 
 
-def mounts(templates: Sequence[PodTemplate]) -> list[meta.Object]:
+def mounts(storage: Sequence[meta.Object], templates: Sequence[PodTemplate]) -> list[meta.Object]:
     """Where the main container sees the volumes."""
     return [
         {"name": "run", "mountPath": OWN_MOUNTS["run"], "readOnly": True},
-        {"name": "data", "mountPath": OWN_MOUNTS["data"], "readOnly": True},
-        {"name": "checkpoints", "mountPath": OWN_MOUNTS["checkpoints"]},
+        *(_mount(volume) for volume in storage),
         {"name": "tmp", "mountPath": OWN_MOUNTS["tmp"]},
         *(
             mount.model_dump(by_alias=True, exclude_none=True)
@@ -155,3 +161,9 @@ def _volume(volume: Volume) -> meta.Object:
         return {"name": volume.name, "emptyDir": {}}
     claim = {"claimName": volume.claim_name, "readOnly": volume.read_only}
     return {"name": volume.name, "persistentVolumeClaim": claim}
+
+
+def _mount(volume: meta.Object) -> meta.Object:
+    read_only = volume["persistentVolumeClaim"].get("readOnly", False)
+    mount = {"name": volume["name"], "mountPath": OWN_MOUNTS[volume["name"]]}
+    return {**mount, "readOnly": True} if read_only else mount

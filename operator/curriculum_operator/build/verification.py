@@ -28,6 +28,7 @@ def verification(
     )  # fmt: skip
     config_map = names.attempt_name(curriculum.name, phase.name, attempt)
     templates = (kind.pod_template,)
+    storage = pod.claims(curriculum.spec.storage)
     container = {
         "name": project.VERIFY_CONTAINER,
         "image": kind.image,
@@ -35,7 +36,7 @@ def verification(
         "args": ["--run", contract.RUN_PATH],
         "env": pod.environment({"HOME": "/tmp"}, pod.template_env(templates)),
         "securityContext": pod.container_security(),
-        "volumeMounts": pod.mounts(templates),
+        "volumeMounts": pod.mounts(storage, templates),
     }
     codes = sorted(contract.EXIT_CODES[outcome] for outcome in FINAL)
     verdict = {
@@ -56,7 +57,7 @@ def verification(
         "affinity": pod.affinity(place.accelerator_class, kind, ()),
         "tolerations": pod.tolerations(kind.tolerations + (pool.spec.tolerations if pool else ())),
         "containers": [container],
-        "volumes": pod.volumes(curriculum, templates, config_map=config_map),
+        "volumes": pod.volumes(storage, templates, config_map=config_map),
     }
     if pool and pool.spec.node_selector:
         spec["nodeSelector"] = dict(pool.spec.node_selector)

@@ -52,6 +52,8 @@ class MemoryCluster:
         self._served = served
         self._uids = itertools.count(1)
         self._drops = 0
+        self._logs: dict[str, list[str]] = {}
+        """Lines by pod UID, of pods whose container was started."""
 
     async def list(
         self, kind: Kind, *, label_selector: str = "", field_selector: str = ""
@@ -205,6 +207,20 @@ class MemoryCluster:
             raise Conflict(f'pod "{name}" is already assigned, or goes away')
         pod["spec"]["nodeName"] = node
         self.store.put(kinds.PODS, key, pod)
+
+    async def log(self, namespace: str, pod: str, *, container: str, tail: int) -> str:
+        raw = self.store.get(kinds.PODS, self._key(kinds.PODS, pod, namespace))
+        if container not in [one["name"] for one in raw["spec"]["containers"]]:
+            raise Refused(400, f"container {container} is not valid for pod {pod}")
+        lines = self._logs.get(raw["metadata"]["uid"])
+        if lines is None:
+            raise Refused(400, f'container "{container}" in pod "{pod}" is waiting to start')
+        return "".join(f"{line}\n" for line in lines[-tail:])
+
+    async def printed(self, namespace: str, name: str, text: str) -> None:
+        """A pod's container has printed something, as its node's kubelet keeps it."""
+        uid = self.store.get(kinds.PODS, (namespace, name))["metadata"]["uid"]
+        self._logs.setdefault(uid, []).extend(text.splitlines())
 
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
         return self.tokens.get((token, audience))

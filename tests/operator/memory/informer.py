@@ -17,6 +17,9 @@ class Admin(Cluster, Protocol):
     async def bind(self, namespace: str, name: str, node: str) -> None:
         """Put a pod onto a node. Raises Conflict where it is on one, or goes away."""
 
+    async def printed(self, namespace: str, name: str, text: str) -> None:
+        """Keep what a pod's container has printed, where there is a kubelet to ask for it."""
+
 
 class View:
     """All objects of some kinds, as the watches tell; `changed` rings at every change."""

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from curriculum_api.preflight.figures import Findings, Measured
+from curriculum_api.preflight.figures import Findings, Measured, Proof
 from curriculum_api.run import EXIT_CODES, CheckpointRef, PhaseResult, PhaseRun
 from curriculum_api.wire import Outcome
 from curriculum_operator import cluster, kinds, names
@@ -112,6 +112,8 @@ class Kubelets:
             return
         if role == names.ROLE_VERIFY:
             await self._verify(pod, run)
+        elif role == names.DOCTOR:
+            await self._measure(pod, run)
         else:
             await self._train(pod, run)
 
@@ -119,10 +121,7 @@ class Kubelets:
         plan = self._script.plan(run.curriculum, run.phase, run.attempt)
         replica = _replica(pod)
         if replica in plan.stuck:
-            waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
-            await self._write(pod, "Pending", waiting)
-            await self._deleted(pod, None)
-            await self._gone(pod)
+            await self._stuck(pod)
             return
         attempt = (run.curriculum_uid, run.phase, run.attempt)
         self.witness.begins(pod["metadata"]["uid"], attempt, pod["spec"]["nodeName"])
@@ -144,6 +143,33 @@ class Kubelets:
         else:
             checkpoint = self._save(run)
             await self._end(pod, 0, _result(run, Outcome.SUCCEEDED, checkpoint=checkpoint))
+
+    async def _measure(self, pod: Raw, run: PhaseRun) -> None:
+        """A pod of `curriculum doctor`: the leading one prints what the script says."""
+        plan = self._script.plan(run.curriculum, run.phase, run.attempt)
+        meta, replica = pod["metadata"], _replica(pod)
+        if replica in plan.stuck:
+            await self._stuck(pod)
+            return
+        await self._write(pod, "Running", {"running": {"startedAt": self._time()}})
+        await self._to.printed(meta["namespace"], meta["name"], "gloo says hello")
+        failure = plan.fails.get(replica)
+        if await self._deleted(pod, failure.after if failure else plan.seconds):
+            await self._gone(pod)
+        elif failure is not None:
+            await self._to.printed(meta["namespace"], meta["name"], failure.message)
+            await self._fail(pod, run, failure)
+        else:
+            if plan.measured is not None and replica == "master-0":
+                found = Proof(measured=plan.measured).model_dump_json(by_alias=True)
+                await self._to.printed(meta["namespace"], meta["name"], found)
+            await self._end(pod, 0, _result(run, Outcome.SUCCEEDED))
+
+    async def _stuck(self, pod: Raw) -> None:
+        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+        await self._write(pod, "Pending", waiting)
+        await self._deleted(pod, None)
+        await self._gone(pod)
 
     async def _steps(self, pod: Raw, run: PhaseRun, plan: Plan, *, master: bool) -> bool:
         """Train to the end. True where the pod was deleted before that."""
@@ -345,8 +371,10 @@ def _result(
 
 
 def _role(pod: Raw) -> str:
-    role: str = pod["metadata"]["labels"][names.ROLE_LABEL]
-    return role
+    labels: dict[str, str] = pod["metadata"]["labels"]
+    if names.MEASUREMENT_LABEL in labels:
+        return labels[names.MANAGED_BY_LABEL]
+    return labels[names.ROLE_LABEL]
 
 
 def _replica(pod: Raw) -> str:

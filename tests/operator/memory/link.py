@@ -153,6 +153,10 @@ class Link:
             lambda: self._cluster.patch(kind, name, change, resource_version=resource_version),
         )
 
+    async def log(self, namespace: str, pod: str, *, container: str, tail: int) -> str:
+        await self._alive()
+        return await self._cluster.log(namespace, pod, container=container, tail=tail)
+
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
         await self._alive()
         return await self._cluster.review_token(token, audience)
