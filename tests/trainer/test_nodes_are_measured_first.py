@@ -94,12 +94,12 @@ def _slow_messages() -> None:
 
 
 def _lost_packets() -> None:
-    real, seen = interfaces.segments, [0]
+    seen = [0]
 
     def segments() -> tuple[int, int]:
+        # not added to the machine's own, of which others' tests have a share
         seen[0] += 10_000
-        sent, _ = real()
-        return sent + seen[0], seen[0] // 50
+        return seen[0], seen[0] // 50
 
     interfaces.segments = segments  # type: ignore[assignment]
 

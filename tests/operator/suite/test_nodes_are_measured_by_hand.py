@@ -229,7 +229,7 @@ async def test_a_cluster_that_is_silent_for_a_moment_is_asked_again(stage: Stage
     said: list[str] = []
     there = Interrupted(stage.admin)
     found = await doctor_measure.on_cluster(
-        there,  # type: ignore[arg-type]
+        there,
         ["spark-1"],
         namespace=NAMESPACE,
         profiles={},
