@@ -1,7 +1,7 @@
 """`curriculum doctor --measure`: what a phase's preflight would find of nodes, asked for by hand.
 
 On a cluster it needs, with the user's own rights: to get nodes, acceleratorclasses, and to list
-rentedpools and pods of all namespaces, for who holds accelerators; in the namespace to create, get
+rentedpools and pods of all namespaces, for who holds accelerators; in the namespace to create
 and delete pytorchjobs and configmaps, and to get pods and pods/log. What it makes it removes; where
 it is killed before, the training-operator does.
 """
@@ -103,6 +103,7 @@ def on_this_machine(processes: int, folder: Path) -> Proof:
         preflight=RunPreflight(),
         checkpoints_dir=str(folder.resolve()),
     )
+    was_there = folder.exists()
     with tempfile.TemporaryDirectory(prefix="curriculum-") as scratch:
         path = Path(scratch) / "run.json"
         path.write_text(run.model_dump_json(by_alias=True, exclude_none=True))
@@ -110,6 +111,9 @@ def on_this_machine(processes: int, folder: Path) -> Proof:
             [sys.executable, "-m", "curriculum_trainer.prove", "--run", str(path), "--here"],
             capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
+    if not was_there:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
     if done.returncode:
         last = _last_line(done.stderr) or f"exit code {done.returncode} and not a word"
         raise ValueError(f"this machine could not be measured: {last}")
@@ -273,8 +277,10 @@ class _Gang:
         try:
             told = PhaseResult.model_validate_json(end.message)
         except ValidationError:
-            last = _last_line(await self._log(raw["metadata"]["name"])) or end.reason
-            return f"exit code {end.exit_code}: {last}"
+            log = ""
+            with contextlib.suppress(cluster.ClusterError):
+                log = await self._log(raw["metadata"]["name"])
+            return f"exit code {end.exit_code}: {_last_line(log) or end.reason}"
         return f"{told.outcome}: {told.message}"
 
     async def _log(self, pod: str) -> str:

@@ -147,7 +147,7 @@ class Cluster(Protocol):
         """Merge `change` into a cluster-scoped object; None removes. Raises Conflict, NotFound."""
 
     async def log(self, namespace: str, pod: str, *, container: str, tail: int) -> str:
-        """The last `tail` lines of a container's log. Raises NotFound; Refused before it runs."""
+        """The last lines of a container's log; none on no node. Raises NotFound, Refused."""
 
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
         """Whose token it is; None where it is not valid for `audience`."""

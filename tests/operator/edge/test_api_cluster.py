@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from curriculum_operator import cluster
-from curriculum_operator.cluster import CONFIGMAPS, NODES, ApiCluster, Raw
+from curriculum_operator.cluster import CONFIGMAPS, NODES, PODS, ApiCluster, Raw
 
 pytestmark = pytest.mark.apiserver
 
@@ -125,3 +125,22 @@ async def test_a_watch_tells_what_happened_since_the_list(api: ApiCluster) -> No
 
 async def test_a_token_that_nobody_gave_is_nobodys(api: ApiCluster) -> None:
     assert await api.review_token("invented", "curriculum.dev/progress") is None
+
+
+async def test_a_log_is_asked_of_the_pods_node(api: ApiCluster) -> None:
+    container = {"name": "pytorch", "image": "x"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "silent", "namespace": "default", "labels": LABELS},
+        "spec": {"containers": [container], "schedulerName": "nobody"},
+    }
+    with pytest.raises(cluster.NotFound):
+        await api.log("default", "silent", container="pytorch", tail=1)
+    await api.create(PODS, pod)
+    try:
+        assert await api.log("default", "silent", container="pytorch", tail=1) == ""
+        with pytest.raises(cluster.Refused):
+            await api.log("default", "silent", container="other", tail=1)
+    finally:
+        await api.delete(PODS, "silent", "default", grace_seconds=0)

@@ -213,6 +213,8 @@ class MemoryCluster:
         if container not in [one["name"] for one in raw["spec"]["containers"]]:
             raise Refused(400, f"container {container} is not valid for pod {pod}")
         lines = self._logs.get(raw["metadata"]["uid"])
+        if not raw["spec"].get("nodeName"):
+            return ""
         if lines is None:
             raise Refused(400, f'container "{container}" in pod "{pod}" is waiting to start')
         return "".join(f"{line}\n" for line in lines[-tail:])

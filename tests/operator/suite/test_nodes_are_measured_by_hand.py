@@ -119,6 +119,35 @@ async def test_a_pod_that_ends_badly_has_the_last_word(stage: Stage) -> None:
 
 
 @scenario()
+async def test_a_pod_whose_log_is_not_to_be_had_has_its_exit_code(stage: Stage) -> None:
+    failure = Failure(exit_code=137, reason="OOMKilled", message="nobody reads it")
+    stage.script.plans[BY_HAND] = Plan(fails={"master-0": failure})
+    stage.operator()
+
+    async def log(*_: object, **__: object) -> str:
+        raise cluster.Unavailable("500: no route to node")
+
+    stage.admin.log = log  # type: ignore[method-assign]
+    told = await _failing(measure(stage, "spark-1"))
+    assert told.endswith("on spark-1 ended with exit code 137: OOMKilled")
+    assert await left(stage) == []
+
+
+@scenario()
+async def test_what_one_may_not_do_is_said_in_the_clusters_words(stage: Stage) -> None:
+    stage.script.plans[BY_HAND] = Plan(measured=FOUND)
+    stage.operator()
+
+    async def log(*_: object, **__: object) -> str:
+        raise cluster.Refused(403, 'User "ann" cannot get resource "pods/log"')
+
+    stage.admin.log = log  # type: ignore[method-assign]
+    told = await _failing(measure(stage, "spark-1"))
+    assert told == 'the cluster refuses it: User "ann" cannot get resource "pods/log"'
+    assert await left(stage) == []
+
+
+@scenario()
 async def test_a_trainer_of_another_version_is_told_from_a_measurement(stage: Stage) -> None:
     stage.script.plans[BY_HAND] = Plan()
     stage.operator()
