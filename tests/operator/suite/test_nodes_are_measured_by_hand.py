@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from curriculum_api.preflight.figures import Check, Measured, NodeFigures, PairFigures, Proof
+from curriculum_api.run import PhaseResult
 from curriculum_api.wire import Outcome, Precision
 from curriculum_cli import doctor_measure
 from curriculum_operator import cluster, kinds, names
@@ -77,6 +78,14 @@ async def test_one_node_is_measured_in_quarantine_too(stage: Stage) -> None:
     taint = {"key": names.QUARANTINE_TAINT, "value": "link", "effect": "NoSchedule"}
     await stage.edit("spark-2", lambda raw: raw["spec"].update(taints=[taint]), kinds.NODES)
     assert await measure(stage, "spark-2") == Proof(measured=FOUND)
+
+
+@scenario()
+async def test_a_rented_node_is_measured_in_its_pools_way(stage: Stage) -> None:
+    """Its taint is one that only its pool's pods tolerate."""
+    stage.script.plans[BY_HAND] = Plan(measured=FOUND)
+    stage.operator()
+    assert await measure(stage, documents.RENTED) == Proof(measured=FOUND)
 
 
 @scenario(*ON_BOTH)
@@ -266,6 +275,51 @@ async def test_a_cluster_that_is_silent_for_a_moment_is_asked_again(stage: Stage
     )
     assert found == Proof(measured=FOUND)
     assert "waiting for the cluster to answer: GET: connection reset" in said
+
+
+@scenario()
+async def test_of_two_pods_that_ended_badly_the_first_one_tells_why(stage: Stage) -> None:
+    stage.operator()
+    await stage.until(lambda: all(_class(stage, name) for name in SPARKS), "they are recognised")
+    with pytest.raises(ValueError, match='worker-0" on spark-2 ended with FabricError: no RDMA'):
+        await doctor_measure.on_cluster(
+            Over(stage.admin), SPARKS, namespace=NAMESPACE, profiles={}, say=lambda _: None
+        )
+
+
+class Over:
+    """A cluster on which both pods have ended: the worker first, its master for want of it."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Raw:
+        if kind is not kinds.PODS:
+            found: Raw = await self._real.get(kind, name, namespace)
+            return found
+        first = name.endswith("worker-0")
+        told = PhaseResult(
+            outcome=Outcome.FABRIC_ERROR,
+            message="no RDMA" if first else "lost a peer",
+            phase=proof.PHASE,
+            attempt=1,
+        )
+        ended = {
+            "exitCode": 6,
+            "finishedAt": f"2026-01-01T12:00:0{1 if first else 3}Z",
+            "message": told.model_dump_json(by_alias=True),
+        }
+        return {
+            "metadata": {"name": name},
+            "spec": {"nodeName": "spark-2" if first else "spark-1"},
+            "status": {
+                "phase": "Failed",
+                "containerStatuses": [{"name": "pytorch", "state": {"terminated": ended}}],
+            },
+        }
 
 
 class Interrupted:
