@@ -42,6 +42,10 @@ PREFLIGHTS = 10
 STEP_MULTIPLE = 10
 """Slow steps stretch the heartbeat deadline: at least this many steps must have been missed."""
 
+START_SECONDS = 120
+"""Before its first step an attempt has to load torch, meet and build the model: it may take this
+long, however soon a phase is called hung once it trains."""
+
 STEP_SECONDS_MAX = 86400.0
 """A step that claims to take longer stretches it no further."""
 
@@ -329,7 +333,9 @@ def _heartbeat_deadline(attempt: Live, formed: datetime) -> datetime:
 def _heartbeat_seconds(attempt: Live) -> float:
     beat = _beat(attempt)
     step = beat.metric("step_seconds") if beat else None
-    return max(attempt.phase.heartbeat_seconds, STEP_MULTIPLE * min(step or 0.0, STEP_SECONDS_MAX))
+    if step is None:
+        return max(attempt.phase.heartbeat_seconds, START_SECONDS)
+    return max(attempt.phase.heartbeat_seconds, STEP_MULTIPLE * min(step, STEP_SECONDS_MAX))
 
 
 def _beat(attempt: Live) -> observe.Beat | None:

@@ -127,7 +127,7 @@ def test_only_a_failed_check_is_exit_code_1(
 
     assert ended.exit_code == code
     checks = json.loads(ended.stdout)["checks"]
-    assert {"name", "verdict", "value", "floor", "remedy"} == checks[0].keys()
+    assert {"subject", "name", "verdict", "value", "floor", "remedy"} == checks[0].keys()
 
 
 def test_the_table_shows_every_row_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def test_what_does_not_fit_names_ways_out_that_do(
         pytest.param(
             {"globalBatchTokens": 1048576},
             "globalBatchTokens 1048576 is not a multiple of 163840, one sequence of 8192 for each"
-            " of 20 data-parallel ranks: take 983040",
+            " of the 20 data-parallel ranks: take 983040",
             id="batch",
         ),
         pytest.param(

@@ -280,7 +280,8 @@ class Phase(Wire):
     """Attempts before the phase fails; preempted and suspended ones do not count."""
 
     heartbeat_seconds: Annotated[int, Field(ge=10, le=86400)] = 600
-    """Seconds without a finished step after which an attempt is hung; slow steps add to it."""
+    """Seconds without a finished step after which an attempt is hung; slow steps add to it, and
+    the first one may take two minutes."""
 
     active_deadline_seconds: Count | None = None
     """Seconds that one attempt may run."""

@@ -216,6 +216,15 @@ def test_a_job_waits_in_its_queue_as_long_as_it_takes_and_holds_no_money() -> No
     assert step.status.cost == "$0.00"
 
 
+def test_a_first_step_may_take_two_minutes_however_soon_a_phase_is_hung() -> None:
+    here = scene(curriculum(phases=(phase(heartbeatSeconds=20),))).started().formed()
+    assert here.after(119).step().rule == "running"
+    assert here.after(121).stepped().at_hand.outcome is Outcome.HUNG
+    stepped = here.beat(at=30, step_seconds="1.0")
+    assert stepped.after(49).step().rule == "running"
+    assert stepped.after(51).stepped().at_hand.outcome is Outcome.HUNG
+
+
 def test_the_heartbeat_message_says_what_may_block_it() -> None:
     message = RUNNING.after(501).stepped().at_hand.message
     assert "no finished step was reported for 600 s" in message
