@@ -42,6 +42,24 @@ def check(folder: Path) -> list[Check]:
     return list(machine_checks.rows(facts(folder)))
 
 
+def measured(processes: int | None, folder: Path) -> list[Check]:
+    """What this machine's processes reach, each by itself and each with each.
+
+    Raises:
+        ValueError: it could not be measured.
+    """
+    from curriculum_cli import doctor_measure, node_checks
+
+    proof = doctor_measure.on_this_machine(processes or max(1, machine.gpus()), folder)
+    known = node_checks.fresh(proof)
+    rows: list[Check] = []
+    for node in proof.measured.nodes:
+        rows += node_checks.figures(node.node, known, proof.floors)
+    for pair in proof.measured.pairs:
+        rows += node_checks.pair(pair.nodes, known, proof.floors)
+    return rows + node_checks.remarks(proof)
+
+
 def facts(folder: Path) -> Facts:
     """What this machine has."""
     place = _existing(folder)

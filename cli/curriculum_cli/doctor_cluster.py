@@ -15,7 +15,8 @@ from kubernetes.aio.config.config_exception import ConfigException
 
 from curriculum_api.check import Check
 from curriculum_api.preflight import floors
-from curriculum_cli import cluster_checks, fabric_checks, node_checks
+from curriculum_api.preflight.figures import Figures, Proof
+from curriculum_cli import cluster_checks, doctor_measure, fabric_checks, node_checks
 from curriculum_cli.cluster_checks import ClusterFacts, Workload
 from curriculum_cli.node_checks import Known, Machine
 from curriculum_operator import cluster, kinds, names, observe, project
@@ -24,11 +25,19 @@ from curriculum_operator.cluster import Cluster, Raw
 Connect = Callable[[], Awaitable[AbstractAsyncContextManager[Cluster]]]
 """Reaches the cluster that the user's configuration names."""
 
-Measure = Callable[[Cluster, "Seen", Sequence[str]], Awaitable[Known]]
-"""Measures nodes now."""
-
 PROFILES_ENV = "CURRICULUM_FABRIC_PROFILES"
 """Where the operator's Deployment names the site's fabric profiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """That nodes are measured now, and where."""
+
+    namespace: str
+    claim: str
+    """On which storage is measured; it is not where this is empty."""
+
+    say: Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -60,7 +69,12 @@ class _Reader:
 
 
 def rows(
-    *, node: str = "", pair: str = "", fabric: bool = False, connect: Connect = cluster.connect
+    *,
+    node: str = "",
+    pair: str = "",
+    fabric: bool = False,
+    measuring: Measuring | None = None,
+    connect: Connect = cluster.connect,
 ) -> list[Check]:
     """The rows that were asked for on the command line.
 
@@ -72,14 +86,16 @@ def rows(
     asked = tuple(name.strip() for name in pair.split(",")) if pair else (node,) if node else ()
     if pair and (len(set(asked)) != 2 or not all(asked)):
         raise ValueError(f'--pair "{pair}": two nodes with a comma between, for example a,b')
-    return asyncio.run(check(nodes=asked, fabric=fabric, connect=connect))
+    if measuring and not asked:
+        raise ValueError("--measure: name what is measured, with --node or --pair")
+    return asyncio.run(check(nodes=asked, fabric=fabric, measuring=measuring, connect=connect))
 
 
 async def check(
     *,
     nodes: Sequence[str] = (),
     fabric: bool = False,
-    measure: Measure | None = None,
+    measuring: Measuring | None = None,
     connect: Connect = cluster.connect,
 ) -> list[Check]:
     """The rows of the cluster, or of one node, or of two and what joins them.
@@ -91,7 +107,7 @@ async def check(
         async with await connect() as there:
             seen = await _seen(there)
             if nodes:
-                return await _of_nodes(there, seen, nodes, measure)
+                return await _of_nodes(there, seen, nodes, measuring)
             now = datetime.now(UTC)
             if fabric:
                 found = fabric_checks.rows(seen.facts, seen.machines, seen.profiles, now)
@@ -106,32 +122,50 @@ async def check(
 
 
 async def _of_nodes(
-    there: Cluster, seen: Seen, asked: Sequence[str], measure: Measure | None
+    there: Cluster, seen: Seen, asked: Sequence[str], measuring: Measuring | None
 ) -> list[Check]:
     by_name = {node.name: node for node in seen.facts.nodes}
     for name in asked:
         if name not in by_name:
             known = cluster_checks.some(sorted(by_name)) or "none"
             raise ValueError(f'there is no node "{name}"; known: {known}')
-    fresh = await measure(there, seen, asked) if measure else None
+    proof = await _measured(there, seen, asked, measuring) if measuring else None
     rows: list[Check] = []
     for name in asked:
         node = by_name[name]
-        kind = seen.facts.classes.get(node.labels.get(names.CLASS_LABEL, ""))
+        kind = _class_of(node, seen)
         gets = fabric_checks.of_node(node, kind, seen.facts, seen.profiles) if kind else None
         rows += node_checks.of_node(node, seen.machines[name], seen.facts, gets)
         if kind is not None:
-            known_of = fresh or _kept(kind, [node], seen)
-            bounds = floors.of_class(kind.spec, known_of.measured.precision)
-            rows += node_checks.figures(name, known_of, bounds)
-    if len(asked) == 2:
+            known_of = node_checks.fresh(proof) if proof else _kept(kind, [node], seen)
+            rows += node_checks.figures(name, known_of, _floors(kind, known_of))
+    kind = _class_of(by_name[asked[0]], seen)
+    if len(asked) == 2 and kind is not None:
         one, other = (by_name[name] for name in asked)
-        kind = seen.facts.classes.get(one.labels.get(names.CLASS_LABEL, ""))
-        if kind is not None:
-            known_of = fresh or _kept(kind, [one, other], seen)
-            bounds = floors.of_class(kind.spec, known_of.measured.precision)
-            rows += node_checks.pair((one.name, other.name), known_of, bounds)
-    return rows
+        known_of = node_checks.fresh(proof) if proof else _kept(kind, [one, other], seen)
+        rows += node_checks.pair((one.name, other.name), known_of, _floors(kind, known_of))
+    return rows + (node_checks.remarks(proof) if proof else [])
+
+
+async def _measured(
+    there: Cluster, seen: Seen, asked: Sequence[str], measuring: Measuring
+) -> Proof:
+    return await doctor_measure.on_cluster(
+        there,
+        asked,
+        namespace=measuring.namespace,
+        claim=measuring.claim,
+        profiles=seen.profiles,
+        say=measuring.say,
+    )
+
+
+def _class_of(node: observe.Node, seen: Seen) -> observe.AcceleratorClass | None:
+    return seen.facts.classes.get(node.labels.get(names.CLASS_LABEL, ""))
+
+
+def _floors(kind: observe.AcceleratorClass, known: Known) -> Figures:
+    return floors.of_class(kind.spec, known.measured.precision)
 
 
 def _kept(kind: observe.AcceleratorClass, asked: Sequence[observe.Node], seen: Seen) -> Known:

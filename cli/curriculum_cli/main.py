@@ -4,6 +4,7 @@ Commands import what they need when they run: the program starts without kopf an
 """
 
 import sys
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -156,6 +157,18 @@ def doctor(
     fabric: Annotated[
         bool, typer.Option("--fabric", help="Check what joins the cluster's nodes.")
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Measure now, as a phase's preflight does: --node, --pair or here."
+        ),
+    ] = False,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Where the pods of --measure run.")
+    ] = "default",
+    claim: Annotated[
+        str, typer.Option(help="PersistentVolumeClaim on which --measure measures storage.")
+    ] = "",
     output: Annotated[
         str,
         typer.Option(
@@ -173,7 +186,9 @@ def doctor(
     processes: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes that the class is for; one per GPU, on a CPU one, if absent."
+            min=1,
+            help="Processes that are measured, or that the class is for; if absent one per GPU, on "
+            "a CPU one.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the class.")] = None,
@@ -201,9 +216,13 @@ def doctor(
         if cluster or node or pair or fabric:
             from curriculum_cli import doctor_cluster
 
-            rows = doctor_cluster.rows(node=node, pair=pair, fabric=fabric)
+            say = partial(typer.echo, err=True)
+            asked = doctor_cluster.Measuring(namespace, claim, say) if measure else None
+            rows = doctor_cluster.rows(node=node, pair=pair, fabric=fabric, measuring=asked)
         else:
             rows = command.check(checkpoints)
+            if measure:
+                rows += command.measured(processes, checkpoints)
     except (OSError, ValueError) as error:
         typer.echo(f"curriculum doctor: {error}", err=True)
         raise typer.Exit(1) from error

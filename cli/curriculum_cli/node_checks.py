@@ -14,6 +14,7 @@ from curriculum_api.preflight.figures import (
     UNITS,
     Figures,
     Measured,
+    Proof,
     Suspect,
     digits,
 )
@@ -199,6 +200,18 @@ def pair(names_: tuple[str, str], known: Known, bounds: Figures) -> Iterable[Che
         yield _figure(
             subject, check, met[check], bounds.get(check), known.ages.get(subject), known, remedy
         )
+
+
+def fresh(proof: Proof) -> Known:
+    """What was measured just now."""
+    found = diagnose.diagnose(proof.measured, proof.floors)
+    return Known(proof.measured, {}, found.suspects, timedelta.max)
+
+
+def remarks(proof: Proof) -> list[Check]:
+    """What a measurement says beside its figures."""
+    over = [row("transport", proof.fabric)] if proof.fabric else []
+    return over + [row("remark", text, Verdict.WARN) for text in proof.remarks]
 
 
 def kept(

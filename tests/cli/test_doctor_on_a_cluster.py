@@ -21,6 +21,8 @@ from tests.cli.shown_cluster import (
 from typer.testing import CliRunner
 
 from curriculum_api.check import Check
+from curriculum_api.preflight.figures import Check as Measure
+from curriculum_api.preflight.figures import Measured, NodeFigures, PairFigures, Proof
 from curriculum_cli import doctor_cluster
 from curriculum_cli.main import app
 from curriculum_operator import kinds, names
@@ -280,6 +282,7 @@ def test_a_site_profile_is_read_where_the_operator_reads_it() -> None:
         ({"pair": "spark-1"}, "two nodes with a comma"),
         ({"pair": "spark-1,spark-1"}, "two nodes with a comma"),
         ({"node": "spark-1", "fabric": True}, "give one of them"),
+        ({"measuring": doctor_cluster.Measuring("d", "", print)}, "with --node or --pair"),
     ],
 )
 def test_what_cannot_be_checked_is_refused_in_one_line(asked: dict[str, Any], told: str) -> None:
@@ -312,6 +315,34 @@ def test_the_command_prints_a_table_for_each_node_and_exits_with_what_it_found(
     bad = CliRunner().invoke(app, ["doctor", "--node", "spark-1", "-o", "json"])
     assert bad.exit_code == 1
     assert "is not Ready" in {row["value"] for row in json.loads(bad.output)["checks"]}
+
+
+def test_what_is_measured_now_goes_before_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    async def measured(_there: Any, nodes: tuple[str, ...], **how: Any) -> Proof:
+        asked.update(how, nodes=nodes)
+        figures = NodeFigures(node="spark-1", figures={Measure.MATMUL: 90.0})
+        slow = NodeFigures(node="spark-2", figures={Measure.MATMUL: 20.0})
+        pair = PairFigures(nodes=("spark-1", "spark-2"), figures={Measure.LINK: 3.0})
+        found = Measured(precision="BF16", nodes=(figures, slow), pairs=(pair,))
+        floors = {Measure.MATMUL: 64.0, Measure.LINK: 14.0}
+        return Proof(measured=found, floors=floors, remarks=("storage is slow for all",),
+                     fabric="gloo over sockets")  # fmt: skip
+
+    monkeypatch.setattr(doctor_cluster.doctor_measure, "on_cluster", measured)
+    now = doctor_cluster.Measuring("team", "volume", print)
+    told = rows(sound(), pair="spark-1,spark-2", measuring=now)
+
+    assert asked["nodes"] == ("spark-1", "spark-2")
+    assert (asked["namespace"], asked["claim"], asked["profiles"]) == ("team", "volume", {})
+    figures = [(r.subject, r.verdict, r.value) for r in told if r.name in ("matmul", "link")]
+    assert figures == [
+        ("spark-1", "PASS", "90 TFLOPS"),
+        ("spark-2", "FAIL", "20 TFLOPS"),
+        ("spark-1, spark-2", "FAIL", "3 GB/s"),
+    ]
+    assert [(r.name, r.verdict) for r in told[-2:]] == [("transport", "PASS"), ("remark", "WARN")]
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.cluster.cluster import Cluster
 from tests.demo.follow import Snapshot
-from tests.e2e.watching import Site, phase, runs
+from tests.e2e.watching import Site, phase, runs, set_preflight
 
 NAME = "bad-node"
 FILE = Path(__file__).with_name("bad-node.yaml")
@@ -43,9 +43,9 @@ def sparks(place: Site) -> Iterator[Site]:
     cluster.start_node("spark-3")
     for name in SPARKS:
         cluster.limit_link(name, LINK)
-    _set_preflight(cluster, PREFLIGHT)
+    set_preflight(cluster, PREFLIGHT)
     yield place
-    _set_preflight(cluster, {"enabled": False})
+    set_preflight(cluster, {"enabled": False})
     for name in SPARKS:
         cluster.limit_link(name, None)
     cluster.remove_node("spark-3")
@@ -109,11 +109,6 @@ def test_a_bad_node_is_found_named_and_kept_from_use(
     assert "curriculum.dev/quarantined" not in labels
     cluster.kubectl("delete", f"tcur/{NAME}", f"--namespace={namespace}", "--wait")
     cluster.kubectl("wait", "pods", "--all", f"--namespace={namespace}", "--for=delete")
-
-
-def _set_preflight(cluster: Cluster, preflight: dict[str, object]) -> None:
-    patch = json.dumps({"spec": {"preflight": preflight}})
-    cluster.kubectl("patch", "accel/gb10-sm121", "--type=merge", f"--patch={patch}")
 
 
 def _on(nodes: list[str]) -> Callable[[Snapshot], bool]:

@@ -1,5 +1,6 @@
 """What the tests on real kubelets see and wait for."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,3 +99,9 @@ def runs(number: int) -> Callable[[follow.Snapshot], bool]:
         return len(seen.phases) > number and seen.phases[number]["state"] == "Running"
 
     return answer
+
+
+def set_preflight(cluster: Cluster, preflight: Mapping[str, object]) -> None:
+    """What the Sparks' class asks of its nodes."""
+    patch = json.dumps({"spec": {"preflight": preflight}})
+    cluster.kubectl("patch", "accel/gb10-sm121", "--type=merge", f"--patch={patch}")
