@@ -128,6 +128,9 @@ class Figures(Wire):
     process_bytes: int
     """Of a training process before its model."""
 
+    engine_bytes: int = 0
+    """What DeepSpeed's engine takes besides."""
+
     held: Held | None = None
     """In FP32 under DDP, on a CPU."""
 
@@ -188,6 +191,7 @@ def accelerator_class(
                     for update in figures.updates
                 ),
                 process_gib=_number(figures.process_bytes / GIB),
+                engine_gib=_number(figures.engine_bytes / GIB) if figures.engine_bytes else None,
                 fragmentation=_number(fragmentation(figures.held)) if figures.held else None,
             ),
         ),

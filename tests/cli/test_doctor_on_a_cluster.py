@@ -330,7 +330,7 @@ def test_what_is_measured_now_goes_before_what_is_kept(monkeypatch: pytest.Monke
         return Proof(measured=found, floors=floors, remarks=("storage is slow for all",),
                      fabric="gloo over sockets")  # fmt: skip
 
-    monkeypatch.setattr(doctor_cluster.doctor_measure, "on_cluster", measured)
+    monkeypatch.setattr("curriculum_cli.doctor_measure.on_cluster", measured)
     now = doctor_cluster.Measuring("team", "volume", print)
     told = rows(sound(), pair="spark-1,spark-2", measuring=now)
 

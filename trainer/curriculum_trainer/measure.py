@@ -28,7 +28,7 @@ from curriculum_api.calibration import (
     block_shape,
 )
 from curriculum_api.run import PhaseRun, RunOptimizer
-from curriculum_api.wire import OptimizerName, Precision
+from curriculum_api.wire import OptimizerName, Precision, Strategy
 from curriculum_trainer import machine, memory, sequence_parallel, sharding
 from curriculum_trainer.model import TokenScores
 from curriculum_trainer.precision import FP8_FROM, Device
@@ -121,8 +121,9 @@ def loss(device: Device, sizes: Sizes) -> Loss:
     return Loss(width=width, vocab=vocab, tokens=tokens, seconds=median)
 
 
-def held(device: Device, sizes: Sizes, run: PhaseRun) -> tuple[int, Held | None]:
-    """What a process holds before its model, and what it comes to hold with a small one.
+def held(device: Device, sizes: Sizes, run: PhaseRun) -> tuple[int, int, Held | None]:
+    """What a process holds before its model, what DeepSpeed takes besides, and what a process comes
+    to hold with a small model.
 
     Before: after a step of next to nothing, so that libraries are loaded and threads are started.
     On a GPU the framework itself counts what it cannot use, so nothing is trained.
@@ -130,14 +131,17 @@ def held(device: Device, sizes: Sizes, run: PhaseRun) -> tuple[int, Held | None]
     _steps(_scores(HEAD_WIDTH, HEAD_WIDTH, 1, 256, device), run, 8, 1, device)
     if device.kind == "cuda":
         free, total = torch.cuda.mem_get_info(device.index)
-        return int(total - free - torch.cuda.memory_reserved(device.index)), None
+        return int(total - free - torch.cuda.memory_reserved(device.index)), 0, None
+    alone = machine.resident_bytes()
+    sharded = run.model_copy(update={"strategy": Strategy.ZERO1})
+    _steps(_scores(HEAD_WIDTH, HEAD_WIDTH, 1, 256, device), sharded, 8, 1, device)
     before = machine.resident_bytes()
     hidden, layers, tokens = sizes.held
     vocab = hidden * 8
     scores = _scores(hidden, 8 * hidden // 3, layers, vocab, device)
     _steps(scores, run, tokens, 3, device)
     peak = machine.peak_resident_bytes()
-    return before, Held(
+    return alone, max(0, before - alone), Held(
         hidden=hidden,
         intermediate=8 * hidden // 3,
         layers=layers,

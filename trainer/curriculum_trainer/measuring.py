@@ -61,7 +61,7 @@ def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figu
     ranks = dist.get_world_size()
     run = synthetic.phase(folder, synthetic.Sizes(), devices=ranks)
     # first, while nothing else has left its traces
-    process_bytes, held = measure.held(device, sizes, run)
+    process_bytes, engine_bytes, held = measure.held(device, sizes, run)
     memory_bytes = _memory_bytes(device, ranks)
     products = tuple(measure.products(device, sizes))
     attention = tuple(measure.attention(device, sizes))
@@ -89,6 +89,7 @@ def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figu
         latency_seconds=latency,
         storage=storage,
         process_bytes=process_bytes,
+        engine_bytes=engine_bytes,
         held=held,
         memory_bytes=memory_bytes,
     )

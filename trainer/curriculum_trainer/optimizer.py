@@ -72,7 +72,8 @@ def adamw(module: Any, settings: RunOptimizer) -> Adam:
     ]
     kept = [group for group in groups if group["params"]]
     if settings.name is OptimizerName.ADAMW:
-        return FullAdamW(kept, lr=0.0, betas=settings.betas)
+        # fused: else a GPU's update makes temporary tensors as large as the model
+        return FullAdamW(kept, lr=0.0, betas=settings.betas, fused=True)
     # torchao takes seconds to import, and only these two need it
     from curriculum_trainer.blockwise import BlockwiseAdamW
 
@@ -86,8 +87,9 @@ class FullAdamW(torch.optim.AdamW):  # type: ignore[misc]  # torch is untyped he
 
     def hold(self, tensor: torch.Tensor, _fragments: Sequence[Fragment], *, group: int) -> None:  # noqa: ARG002
         """See `Adam`."""
+        step = torch.tensor(0.0, device=tensor.device)
         self.state[tensor].update(
-            {"step": torch.tensor(0.0)} | {key: torch.zeros_like(tensor) for key in MOMENTS}
+            {"step": step} | {key: torch.zeros_like(tensor) for key in MOMENTS}
         )
 
     def moment(self, tensor: torch.Tensor, fragment: Fragment, key: str) -> torch.Tensor:
@@ -107,4 +109,4 @@ class FullAdamW(torch.optim.AdamW):  # type: ignore[misc]  # torch is untyped he
     def set_steps(self, steps: int) -> None:
         """See `Adam`."""
         for state in self.state.values():
-            state["step"] = torch.tensor(float(steps))
+            state["step"].fill_(float(steps))

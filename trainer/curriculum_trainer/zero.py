@@ -41,6 +41,11 @@ def deepspeed_on(device_kind: str) -> Any:
     return deepspeed
 
 
+BUCKET_ELEMENTS = 5_000_000
+"""What is reduced or gathered at once: 20 MB, about as much as DDP's buckets, which is enough for
+a link's full rate. DeepSpeed's default of 500 million would hold 2 GB, whatever the model."""
+
+
 def _leave_out_muon() -> None:
     """Put an empty class in place of an optimizer that nobody asks for here.
 
@@ -54,7 +59,12 @@ def _leave_out_muon() -> None:
 
 
 def _settings(run: PhaseRun, *, stage: int, passes: int, micro_batch: int) -> dict[str, Any]:
-    sharded: dict[str, Any] = {"stage": stage, "contiguous_gradients": True}
+    sharded: dict[str, Any] = {
+        "stage": stage,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+    }
     place = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if run.memory.offload_optimizer:
         sharded["offload_optimizer"] = place

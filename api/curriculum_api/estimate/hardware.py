@@ -55,6 +55,7 @@ class Room:
     unified: bool
     shared_memory: float
     process: float | None = None
+    engine: float = 0.0
     fragmentation: float | None = None
 
 
@@ -124,6 +125,9 @@ class Hardware:
     process: float | None = None
     """Bytes of a training process before its model, where measured."""
 
+    engine: float = 0.0
+    """Bytes that DeepSpeed takes besides, where measured."""
+
     fragmentation: float | None = None
     """Share of what comes and goes that the allocator keeps besides, where measured."""
 
@@ -166,6 +170,7 @@ def room_of(spec: AcceleratorClassSpec) -> Room:
         unified=spec.unified_memory,
         shared_memory=spec.shared_memory_gib * GIB,
         process=None if process is None else float(process) * GIB,
+        engine=float((numbers and numbers.engine_gib) or 0) * GIB,
         fragmentation=None if kept is None else float(kept),
     )
 
@@ -251,6 +256,7 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
             update.optimizer: float(update.giga_parameters) * 1e9 for update in numbers.updates
         },
         process=room.process,
+        engine=room.engine,
         fragmentation=room.fragmentation,
     )
 

@@ -23,8 +23,8 @@ of a vocabulary of 256,000 (arXiv 2411.09009, Gemma 2 2B): 11.4 at the loss itse
 FUSED_LOGIT_BYTES = 10
 """The same where the log probabilities are fused into what reads them."""
 
-BUCKET_ELEMENTS = 5e8
-"""Gradients that DeepSpeed gathers before it reduces them (`reduce_bucket_size`, its default)."""
+BUCKET_ELEMENTS = 5e6
+"""Gradients that DeepSpeed gathers before it reduces them: the trainer's `reduce_bucket_size`."""
 
 PREFETCH_ELEMENTS = 5e7
 """Weights that DeepSpeed's ZeRO-3 gathers ahead (`stage3_prefetch_bucket_size`, its default)."""
@@ -112,6 +112,8 @@ def of(shape: Shape, recipe: Recipe, layout: Layout, room: Room | Hardware) -> M
     buffers = _buffers(shape, recipe, layout)
     passing = kept + block + logits + buffers
     process = FRAMEWORK if room.process is None else room.process
+    if layout.strategy is not Strategy.DDP:
+        process += room.engine
     wasted = FRAGMENTATION if room.fragmentation is None else room.fragmentation
     return Memory(
         weights=weights * dropped.weights,
@@ -244,7 +246,8 @@ def _buffers(shape: Shape, recipe: Recipe, layout: Layout) -> float:
     """Bytes that collectives gather into.
 
     DDP's buckets are the gradients themselves, but torch's sums those of several passes apart from
-    them until the last. ZeRO-1 and 2 fill a bucket of gradients. ZeRO-3
+    them until the last. ZeRO-1 and 2 fill a bucket of gradients, and flatten those that the update
+    takes. ZeRO-3
     holds besides the weights of two blocks, those ahead, and the two wide matrices of the ends,
     with the gradients of the block and of the output matrix before they are cut.
     """
@@ -252,7 +255,7 @@ def _buffers(shape: Shape, recipe: Recipe, layout: Layout) -> float:
         return recipe.apart * shape.parameters if layout.passes > 1 else 0.0
     bucket = min(BUCKET_ELEMENTS, shape.parameters) * recipe.gradients
     if layout.strategy is not Strategy.ZERO3:
-        return bucket
+        return bucket + recipe.gradients * shape.parameters / layout.gpus
     gathered = recipe.weights if recipe.gathered is None else recipe.gathered
     ahead = min(PREFETCH_ELEMENTS, shape.parameters)
     ends = shape.embedding * (1 if shape.tied else 2)

@@ -151,6 +151,9 @@ class Performance(Wire):
     """What a training process takes before its model, as measured. `memoryGiB` is then what such
     processes can have, and nothing else is set aside on unified memory."""
 
+    engine_gib: Annotated[Decimal | None, Field(alias="engineGiB")] = None
+    """What DeepSpeed takes besides where states are sharded, as measured; nothing where absent."""
+
 
 class Power(Wire):
     """What one node draws from the wall, in watts."""
