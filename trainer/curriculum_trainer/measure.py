@@ -141,13 +141,17 @@ def held(device: Device, sizes: Sizes, run: PhaseRun) -> tuple[int, int, Held | 
     scores = _scores(hidden, 8 * hidden // 3, layers, vocab, device)
     _steps(scores, run, tokens, 3, device)
     peak = machine.peak_resident_bytes()
-    return alone, max(0, before - alone), Held(
-        hidden=hidden,
-        intermediate=8 * hidden // 3,
-        layers=layers,
-        vocab=vocab,
-        tokens=tokens,
-        grown_bytes=peak - before,
+    return (
+        alone,
+        max(0, before - alone),
+        Held(
+            hidden=hidden,
+            intermediate=8 * hidden // 3,
+            layers=layers,
+            vocab=vocab,
+            tokens=tokens,
+            grown_bytes=peak - before,
+        ),
     )
 
 
