@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from curriculum_api import nccl
+from curriculum_api.classes import CLASSES
+from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_operator.fabric import rendered
 
@@ -52,6 +55,15 @@ def test_what_a_class_names_goes_before_the_profiles_default() -> None:
     assert fabric.environment["NCCL_SOCKET_IFNAME"] == "=eth1"
     assert fabric.environment["NCCL_IB_HCA"] == "rocep1s0f0,roceP2p1s0f0"
     assert fabric.mtu == 1500
+
+
+def test_every_class_that_is_shipped_or_an_example_has_a_fabric_that_renders() -> None:
+    examples = Path(__file__).parents[3] / "examples/classes.yaml"
+    specs = [document["spec"] for document in yaml.safe_load_all(examples.read_text())]
+    specs += [{"image": "trainer", **spec} for spec in CLASSES.values()]
+    for spec in specs:
+        kind = AcceleratorClassSpec.model_validate(spec)
+        assert rendered.render(kind, None, Phase.model_validate(phase(nodes=2)), site={})
 
 
 def test_a_pools_fabric_stands_in_place_of_its_class() -> None:
