@@ -46,6 +46,7 @@ class Known:
 
     suspects: tuple[Suspect, ...]
     max_age: timedelta
+    """How long figures hold; 0 where they are measured before every attempt anyhow."""
 
 
 def of_node(
@@ -256,7 +257,7 @@ def _figure(
         bound = f"{'at most ' if check in AT_MOST else ''}{digits(floor)} {UNITS[check]}"
     if remedy:
         return row(name, told, Verdict.FAIL, floor=bound, remedy=remedy, subject=subject)
-    if age is not None and age > known.max_age:
+    if age is not None and known.max_age and age > known.max_age:
         remedy = "too old: the next phase measures it again, as does --measure"
         return row(name, told, Verdict.WARN, floor=bound, remedy=remedy, subject=subject)
     return row(name, told, floor=bound, subject=subject)

@@ -208,6 +208,13 @@ def test_what_is_wrong_with_a_node_has_its_row_and_its_remedy(
     assert remedy in row.remedy
 
 
+def test_where_every_attempt_measures_no_figure_is_too_old() -> None:
+    objects = sound() | {kinds.NODES: [spark("s", kept=record(hours=50))]}
+    objects[kinds.CLASSES] = [accelerator(preflight={"share": "0", "maxAgeSeconds": 0})]
+    row = found(objects, "matmul", node="s")
+    assert (row.verdict, row.value) == ("PASS", "91 TFLOPS, 2 days ago")
+
+
 def test_a_node_is_held_to_its_peers_too() -> None:
     objects = sound()
     objects[kinds.CLASSES] = [accelerator(preflight={"share": "0"})]
