@@ -1,19 +1,15 @@
 """Predicted against measured: small curricula on this machine's CPU, planned and then trained.
 
-    python -m benchmarks.predicted_on_this_machine [--only NAME ...]
+    python -m benchmarks.predicted_on_this_machine [--class FILE ...] [--only NAME] [--keep FILE]
 
-The machine is calibrated first, once for one training process and once for two. No case was
-calibrated on: the probe times products, attention and single blocks, and never trains. Each case
-then trains as `curriculum run` trains it, over one long document of random tokens. Memory is the
-most that any process held resident; a step's time is the median once warm.
-
-A shared machine is now fast and now slow, by a factor of two within minutes. So the same matrix
-product is timed before and after the calibration and each case, and a predicted time is stretched
-by what the machine has become slower since: `speed` is that ratio, and `as calibrated` the error
-without it. Where `speed` is 1 the two are one.
+The machine is calibrated first, once for one training process and once for two, unless classes
+are given. No case was calibrated on: the probe times products, attention and single blocks, and
+never trains. Each case then trains as `curriculum run` trains it, over one long document of random
+tokens. Memory is the most that any process held resident; a step's time is the median once warm.
 """
 
 import argparse
+import json
 import math
 import os
 import shutil
@@ -43,16 +39,6 @@ from curriculum_trainer import machine, synthetic
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORK: Final = ROOT / "build/bench"
 WARM: Final = 4
-YARDSTICK: Final = """
-import time, torch
-one, other = torch.randn(2, 512, 512)
-for _ in range(20): one @ other
-began, times = time.perf_counter(), 0
-while time.perf_counter() - began < 3:
-    one @ other
-    times += 1
-print(times / (time.perf_counter() - began))
-"""
 MEMORY, TIME = 0.15, 0.20
 """How far a prediction may lie from what was measured."""
 
@@ -154,9 +140,6 @@ class Measured:
     others: float
     """Share of the processors that other programs took meanwhile."""
 
-    speed: float
-    """Of the machine meanwhile, by a matrix product, beside when it was calibrated."""
-
 
 def class_name(processes: int) -> str:
     """The class calibrated for so many processes."""
@@ -166,38 +149,29 @@ def class_name(processes: int) -> str:
 def main() -> int:
     """Calibrate, plan, train, print; 1 where a prediction lies further off than it may."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predicted_on_this_machine")
+    parser.add_argument("--class", dest="classes", type=Path, nargs="*", default=[])
     parser.add_argument("--only", action="append", help="cases by name; all if absent")
+    parser.add_argument("--keep", type=Path, help="what is measured is kept here, and taken again")
     asked = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     cases = [case for case in CASES if not asked.only or case.name in asked.only]
+    kept: dict[str, Any] = {}
+    if asked.keep and asked.keep.exists():
+        kept = json.loads(asked.keep.read_text())
     with tempfile.TemporaryDirectory(prefix="predicted-", dir=WORK) as scratch:
         folder = Path(scratch)
-        paces: dict[int, float] = {}
-        classes: list[Path] = []
-        for processes in sorted({case.processes for case in cases}):
-            before = pace(processes)
-            classes.append(calibrated(processes, WORK))
-            paces[processes] = (before + pace(processes)) / 2
+        classes = asked.classes or [
+            calibrated(processes, WORK) for processes in sorted({c.processes for c in cases})
+        ]
         found = []
         for case in cases:
             numbers = predicted(case, classes, folder)
-            before = pace(case.processes)
-            taken = measured(case, folder)
-            speed = (before + pace(case.processes)) / 2
-            found.append((case, numbers, Measured(**taken, speed=speed / paces[case.processes])))
+            if case.name not in kept:
+                kept[case.name] = measured(case, folder)
+                if asked.keep:
+                    asked.keep.write_text(json.dumps(kept, indent=2))
+            found.append((case, numbers, Measured(**kept[case.name])))
     return report(found)
-
-
-def pace(processes: int) -> float:
-    """Matrix products a second of each of so many processes that all multiply at once."""
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", YARDSTICK], stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(max(1, machine.cpus() // processes))},
-        )
-        for _ in range(processes)
-    ]  # fmt: skip
-    return statistics.mean(float(one.communicate()[0]) for one in running)
 
 
 def calibrated(processes: int, folder: Path) -> Path:
@@ -260,23 +234,21 @@ def report(found: Iterable[tuple[Case, Numbers, Measured]]) -> int:
     heads = [
         f"{what} {how}" for what in ("MiB", "ms") for how in ("predicted", "measured", "error")
     ]
-    table = Table("curriculum", *heads, "as calibrated", "speed", "others")
+    table = Table("curriculum", *heads, "others")
     worst = {"memory": ("", 0.0), "time": ("", 0.0)}
     for case, numbers, real in found:
         memory = numbers.memory.total / GIB / real.gib - 1
-        expected = numbers.throughput.seconds.total / real.speed
-        pace = expected / real.seconds - 1
+        pace = numbers.throughput.seconds.total / real.seconds - 1
         table.add_row(
             case.name,
             f"{numbers.memory.total / 2**20:,.0f}", f"{real.gib * 1024:,.0f}", f"{memory:+.1%}",
-            f"{expected * 1e3:,.0f}", f"{real.seconds * 1e3:,.0f}", f"{pace:+.1%}",
-            f"{numbers.throughput.seconds.total / real.seconds - 1:+.0%}", f"{real.speed:.2f}",
-            f"{real.others:.0%}",
+            f"{numbers.throughput.seconds.total * 1e3:,.0f}", f"{real.seconds * 1e3:,.0f}",
+            f"{pace:+.1%}", f"{real.others:.0%}",
         )  # fmt: skip
         for kind, error in (("memory", memory), ("time", pace)):
             if abs(error) > abs(worst[kind][1]):
                 worst[kind] = (case.name, error)
-    console = Console(width=140)
+    console = Console(width=120)
     console.print(table)
     for kind, (name, error) in worst.items():
         console.print(f"worst {kind}: {error:+.1%}, {name}")
