@@ -63,15 +63,21 @@ class ClusterFacts:
 
 def rows(facts: ClusterFacts) -> Iterable[Check]:
     """Every check of the cluster as a whole."""
+    shown = {"deployments", "daemonsets", "configmaps", "nodes", "acceleratorclasses"}
+    shown -= set(facts.hidden)
     yield kinds(facts)
-    yield operator(facts)
+    if "deployments" in shown:
+        yield operator(facts)
     yield training_operator(facts)
-    yield from device_plugin(facts)
+    if {"daemonsets", "nodes"} <= shown:
+        yield from device_plugin(facts)
     yield from gpu_operator(facts)
-    yield from kueue(facts)
+    if "configmaps" in shown:
+        yield from kueue(facts)
     yield from node_policy(facts)
-    yield from recognition(facts)
-    yield from of_classes(facts)
+    if {"nodes", "acceleratorclasses"} <= shown:
+        yield from recognition(facts)
+        yield from of_classes(facts)
     if facts.hidden:
         yield row(
             "rights", f"not shown: {', '.join(facts.hidden)}", Verdict.WARN,

@@ -106,6 +106,10 @@ async def check(
     try:
         async with await connect() as there:
             seen = await _seen(there)
+            needed = {kinds.NODES.plural, kinds.CLASSES.plural} & set(seen.facts.hidden)
+            if needed and (nodes or fabric):
+                told = " and ".join(sorted(needed))
+                raise ValueError(f"the cluster does not show you its {told}: ask for that right")
             if nodes:
                 return await _of_nodes(there, seen, nodes, measuring)
             now = datetime.now(UTC)

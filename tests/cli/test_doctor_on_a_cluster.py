@@ -127,6 +127,28 @@ def test_what_is_wrong_with_a_cluster_has_its_row_and_its_remedy(
     assert (row.verdict, remedy in row.remedy) == (verdict, True), row
 
 
+@pytest.mark.parametrize(
+    ("kind", "left_out"),
+    [
+        (kinds.DEPLOYMENTS, {"operator"}),
+        (kinds.DAEMONSETS, {"device plugin"}),
+        (kinds.CONFIGMAPS, {"Kueue"}),
+        (kinds.NODES, {f"class {SPARK}", "device plugin"}),
+        (kinds.CLASSES, {f"class {SPARK}"}),
+    ],
+)
+def test_what_is_not_shown_is_not_called_absent(kind: Kind, left_out: set[str]) -> None:
+    objects = sound() | {kinds.CURRICULA: [curriculum(queue="team")]}
+    all_names = {row.name for row in rows(objects)}
+    objects[kind] = Refused(403, "no")
+    told = rows(objects)
+    assert {row.name for row in told} == (all_names - left_out) | {"rights"}
+    assert {row.verdict for row in told if row.name != "rights"} == {"PASS"}
+    if kind in (kinds.NODES, kinds.CLASSES):
+        with pytest.raises(ValueError, match=f"does not show you its {kind.plural}"):
+            rows(objects, node="spark-1")
+
+
 def test_a_queue_that_kueue_does_not_keep_fails_once_a_curriculum_asks_for_it() -> None:
     objects = sound() | {
         kinds.CONFIGMAPS: [kueue(KUEUE)],

@@ -245,7 +245,7 @@ class _Gang:
 
     def _seen(self, before: tuple[int, int]) -> Figures:
         """The share of frames that were lost at this node's interfaces since then."""
-        good, bad = (now - then for now, then in zip(self._uses.frames(), before, strict=True))
+        good, bad = (new - old for new, old in zip(self._uses.frames(), before, strict=True))
         return {Check.ERRORS: 100 * bad / (good + bad)} if good + bad > 0 else {}
 
     def _open(self) -> Line:

@@ -71,7 +71,7 @@ class Line:
         )
         after = self._sent_again()
         figures = {Check.LINK: rounds * size / seconds / GB, Check.LATENCY: 1000 * latency}
-        sent, again = (now - then for now, then in zip(after, before, strict=True))
+        sent, again = (new - old for new, old in zip(after, before, strict=True))
         if sent >= FEW_PACKETS:
             figures[Check.LOSS] = 100 * again / sent
         return figures
