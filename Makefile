@@ -14,7 +14,7 @@ PYTHON := $(VENV)/bin/python
 CHART := helm/curriculum-operator
 CODE := api operator trainer cli tests tools benchmarks
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-export PYTHONDONTWRITEBYTECODE := 1
+unexport PYTHONDONTWRITEBYTECODE  # or every process would compile what it imports
 
 NAME ?= throughput
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
