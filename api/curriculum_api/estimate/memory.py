@@ -246,17 +246,20 @@ def _buffers(shape: Shape, recipe: Recipe, layout: Layout) -> float:
     """Bytes that collectives gather into.
 
     DDP's buckets are the gradients themselves, but torch's sums those of several passes apart from
-    them until the last. ZeRO-1 and 2 fill a bucket of gradients, and flatten those that the update
-    takes. ZeRO-3
-    holds besides the weights of two blocks, those ahead, and the two wide matrices of the ends,
-    with the gradients of the block and of the output matrix before they are cut.
+    them until the last. DeepSpeed fills a bucket of gradients, and copies it into the order in
+    which the ranks get their parts. ZeRO-1 and 2 flatten the gradients that the update takes.
+    ZeRO-3 holds besides the weights of two blocks, the two wide matrices of the ends, and those
+    ahead twice, as they are received and put together; with the gradients of the block and of the
+    output matrix before they are cut (`AllGatherCoalescedHandle` and `reduce_scatter_coalesced` of
+    DeepSpeed 0.19).
     """
     if layout.strategy is Strategy.DDP:
         return recipe.apart * shape.parameters if layout.passes > 1 else 0.0
-    bucket = min(BUCKET_ELEMENTS, shape.parameters) * recipe.gradients
+    bucket = 2 * min(BUCKET_ELEMENTS, shape.parameters) * recipe.gradients
     if layout.strategy is not Strategy.ZERO3:
         return bucket + recipe.gradients * shape.parameters / layout.gpus
     gathered = recipe.weights if recipe.gathered is None else recipe.gathered
     ahead = min(PREFETCH_ELEMENTS, shape.parameters)
     ends = shape.embedding * (1 if shape.tied else 2)
-    return bucket + gathered * (2 * shape.block + ahead + ends) + recipe.gradients * shape.block
+    held = 2 * shape.block + ends + 2 * ahead
+    return bucket + gathered * held + recipe.gradients * shape.block
