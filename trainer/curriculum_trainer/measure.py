@@ -1,13 +1,13 @@
 """What one training process does by itself: products, attention, blocks, updates, memory.
 
-Every figure is a median of rounds after one that is thrown away. Shapes are those of a training
+Every figure is a median after a first try that is thrown away. Shapes are those of a training
 step: a product stands for the three of a layer, forward and for both gradients.
 """
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from curriculum_api.calibration import (
     block_shape,
 )
 from curriculum_api.run import PhaseRun, RunOptimizer
-from curriculum_api.wire import OptimizerName, Precision, Strategy
+from curriculum_api.wire import OptimizerName, Precision, Strategy, Wire
 from curriculum_trainer import machine, memory, sequence_parallel, sharding
 from curriculum_trainer.model import TokenScores
 from curriculum_trainer.precision import FP8_FROM, Device
@@ -44,8 +44,11 @@ ATTENTION_OPERATIONS = 7.0
 class Sizes:
     """How large and how long the probe's trials are."""
 
-    seconds: float = 0.5
-    """Of the rounds of one figure."""
+    seconds: float = 0.4
+    """Of one figure in one round."""
+
+    rounds: int = 3
+    """Of all figures, one after the other."""
 
     tokens: int = 1024
     widths: tuple[int, ...] = (128, 256, 512, 1024)
@@ -67,6 +70,21 @@ class Sizes:
     copy_bytes: int = 1 << 26
     reduce_bytes: int = 1 << 25
     file_bytes: int = 1 << 28
+
+
+def middle(rounds: Sequence[Any]) -> Any:
+    """The rounds' median, number by number."""
+    first = rounds[0]
+    if isinstance(first, float):
+        return statistics.median(rounds)
+    if isinstance(first, tuple):
+        return tuple(middle(column) for column in zip(*rounds, strict=True))
+    if isinstance(first, dict):
+        return {name: middle([each[name] for each in rounds]) for name in first}
+    if isinstance(first, Wire):
+        numbers = middle([dict(each) for each in rounds])
+        return first.model_copy(update=numbers)
+    return first
 
 
 def products(device: Device, sizes: Sizes) -> Iterator[Product]:
@@ -222,9 +240,9 @@ def storage(folder: Path, sizes: Sizes) -> float:
 
 
 def seconds(work: Callable[[], object], device: Device, budget: float) -> tuple[float, float]:
-    """Median and least seconds of rounds for as long as `budget`.
+    """Median and least seconds of tries for as long as `budget`.
 
-    The first round counts only where it alone is longer: a format that the processor has to
+    The first try counts only where it alone is longer: a format that the processor has to
     emulate takes seconds.
     """
     taken: list[float] = []
@@ -237,8 +255,8 @@ def seconds(work: Callable[[], object], device: Device, budget: float) -> tuple[
         taken.append(time.perf_counter() - began)
         if taken[0] > budget:
             break
-    rounds = taken[1:] or taken
-    return statistics.median(rounds), min(rounds)
+    tries = taken[1:] or taken
+    return statistics.median(tries), min(tries)
 
 
 def _steps(scores: Any, run: PhaseRun, tokens: int, count: int, device: Device) -> None:

@@ -9,11 +9,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from curriculum_api.calibration import Figures
+from curriculum_api.run import PhaseRun
 from curriculum_trainer import (
     collective,
     machine,
@@ -27,6 +29,7 @@ from curriculum_trainer.precision import Device
 
 BRIEF = Sizes(
     seconds=0.01,
+    rounds=2,
     tokens=32,
     widths=(16, 32),
     attention_tokens=(16, 32),
@@ -63,12 +66,8 @@ def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figu
     # first, while nothing else has left its traces
     process_bytes, engine_bytes, held = measure.held(device, sizes, run)
     memory_bytes = _memory_bytes(device, ranks)
-    products = tuple(measure.products(device, sizes))
-    attention = tuple(measure.attention(device, sizes))
-    trials = tuple(measure.trials(device, sizes)) if device.kind == "cpu" else ()
-    copied, fastest_copy = measure.copying(device, sizes)
-    updates = tuple(measure.updates(device, sizes, run))
-    link, latency = measure.ring(device, sizes)
+    # in turn, and again: a machine that changes its speed meanwhile does so under every figure
+    rates = measure.middle([_rates(device, sizes, run) for _ in range(sizes.rounds)])
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         storage = measure.storage(Path(scratch), sizes) if leads else 1.0
     cuda, capability = device.kind == "cuda", device.capability
@@ -78,21 +77,31 @@ def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figu
         capability=".".join(map(str, capability)) if capability else None,
         processes=ranks,
         threads=torch.get_num_threads(),
-        products=products,
-        attention=attention,
-        trials=trials,
-        loss=measure.loss(device, sizes) if device.kind == "cpu" else None,
-        copied=copied,
-        fastest_copy=fastest_copy,
-        updates=updates,
-        link=link,
-        latency_seconds=latency,
         storage=storage,
         process_bytes=process_bytes,
         engine_bytes=engine_bytes,
         held=held,
         memory_bytes=memory_bytes,
+        **rates,
     )
+
+
+def _rates(device: Device, sizes: Sizes, run: PhaseRun) -> dict[str, Any]:
+    """One round of all that takes time, by the names of `Figures`."""
+    cpu = device.kind == "cpu"
+    copied, fastest_copy = measure.copying(device, sizes)
+    link, latency = measure.ring(device, sizes)
+    return {
+        "products": tuple(measure.products(device, sizes)),
+        "attention": tuple(measure.attention(device, sizes)),
+        "trials": tuple(measure.trials(device, sizes)) if cpu else (),
+        "loss": measure.loss(device, sizes) if cpu else None,
+        "copied": copied,
+        "fastest_copy": fastest_copy,
+        "updates": tuple(measure.updates(device, sizes, run)),
+        "link": link,
+        "latency_seconds": latency,
+    }
 
 
 def _memory_bytes(device: Device, ranks: int) -> int:
