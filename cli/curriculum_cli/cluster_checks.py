@@ -57,6 +57,9 @@ class ClusterFacts:
     kueue: str | None
     """Kueue's configuration."""
 
+    unreadable: Sequence[str] = ()
+    """Of curricula that this version cannot read: which, and why, a line each."""
+
     hidden: Sequence[str] = ()
     """Kinds that the API server does not show to this user."""
 
@@ -90,7 +93,12 @@ def kinds(facts: ClusterFacts) -> Check:
     if facts.curricula is None:
         remedy = "helm install curriculum-operator, or kubectl apply -f crds"
         return row("kinds", "not served", Verdict.FAIL, remedy=remedy)
-    return row("kinds", f"served; curricula: {len(facts.curricula)}")
+    told = f"served; curricula: {len(facts.curricula)}"
+    if facts.unreadable:
+        told += f", and {len(facts.unreadable)} that nobody can read"
+        remedy = "\n".join(facts.unreadable)
+        return row("kinds", told, Verdict.FAIL, remedy=remedy)
+    return row("kinds", told)
 
 
 def operator(facts: ClusterFacts) -> Check:
@@ -242,16 +250,29 @@ def of_classes(facts: ClusterFacts) -> Iterable[Check]:
 
 def obstacle(node: observe.Node, kind: observe.AcceleratorClass, facts: ClusterFacts) -> str | None:
     """Why no phase of the class can have the node, whatever runs there; None where one can."""
-    tolerations = kind.spec.tolerations
-    for pool in facts.pools.values():
-        if all(node.labels.get(key) == value for key, value in pool.spec.node_selector.items()):
-            tolerations += pool.spec.tolerations
+    pool = pool_of([node], kind, facts.pools.values())
+    tolerations = kind.spec.tolerations + (pool.spec.tolerations if pool else ())
     found = admit.obstacle(node, kind, tolerations)
     if found is not None:
         return found
     there = dict(node.extended).get(kind.spec.gpu_resource, 0)
     if there < kind.spec.gpus_per_node:
         return f"offers {there} of {kind.spec.gpus_per_node} {kind.spec.gpu_resource}"
+    return None
+
+
+def pool_of(
+    nodes: Sequence[observe.Node],
+    kind: observe.AcceleratorClass,
+    pools: Iterable[observe.RentedPool],
+) -> observe.RentedPool | None:
+    """The pool of the class that all these nodes are rented from, the first by name."""
+    for pool in sorted(pools, key=lambda pool: pool.name):
+        selector = pool.spec.node_selector
+        if pool.spec.accelerator_class == kind.name and all(
+            selector.items() <= node.labels.items() for node in nodes
+        ):
+            return pool
     return None
 
 

@@ -4,14 +4,11 @@ A kind that the user may not list leaves out the checks that need it, and a row 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
-
-from kubernetes.aio.config.config_exception import ConfigException
 
 from curriculum_api.check import Check
 from curriculum_api.preflight import floors
@@ -19,11 +16,9 @@ from curriculum_api.preflight.figures import Figures, Proof
 from curriculum_cli import cluster_checks, doctor_measure, fabric_checks, node_checks
 from curriculum_cli.cluster_checks import ClusterFacts, Workload
 from curriculum_cli.node_checks import Known, Machine
+from curriculum_cli.reaching import Connect, reached
 from curriculum_operator import cluster, kinds, names, observe, project
 from curriculum_operator.cluster import Cluster, Raw
-
-Connect = Callable[[], Awaitable[AbstractAsyncContextManager[Cluster]]]
-"""Reaches the cluster that the user's configuration names."""
 
 PROFILES_ENV = "CURRICULUM_FABRIC_PROFILES"
 """Where the operator's Deployment names the site's fabric profiles."""
@@ -103,26 +98,19 @@ async def check(
     Raises:
         ValueError: there is no cluster, it does not answer, or it has no such node.
     """
-    try:
-        async with await connect() as there:
-            seen = await _seen(there)
-            needed = {kinds.NODES.plural, kinds.CLASSES.plural} & set(seen.facts.hidden)
-            if needed and (nodes or fabric):
-                told = " and ".join(sorted(needed))
-                raise ValueError(f"the cluster does not show you its {told}: ask for that right")
-            if nodes:
-                return await _of_nodes(there, seen, nodes, measuring)
-            now = datetime.now(UTC)
-            if fabric:
-                found = fabric_checks.rows(seen.facts, seen.machines, seen.profiles, now)
-                return list(found)
-            return list(cluster_checks.rows(seen.facts))
-    except ConfigException as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"no cluster is configured: {told}: set KUBECONFIG") from error
-    except cluster.ClusterError as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"the cluster does not answer: {told}") from error
+    async with reached(connect) as there:
+        seen = await _seen(there)
+        needed = {kinds.NODES.plural, kinds.CLASSES.plural} & set(seen.facts.hidden)
+        if needed and (nodes or fabric):
+            told = " and ".join(sorted(needed))
+            raise ValueError(f"the cluster does not show you its {told}: ask for that right")
+        if nodes:
+            return await _of_nodes(there, seen, nodes, measuring)
+        now = datetime.now(UTC)
+        if fabric:
+            found = fabric_checks.rows(seen.facts, seen.machines, seen.profiles, now)
+            return list(found)
+        return list(cluster_checks.rows(seen.facts))
 
 
 async def _of_nodes(
@@ -188,10 +176,11 @@ async def _seen(there: Cluster) -> Seen:
     classes = [project.accelerator_class(raw) for raw in await reader.all(kinds.CLASSES) or ()]
     pools = [project.rented_pool(raw) for raw in await reader.all(kinds.POOLS) or ()]
     jobs = await reader.all(kinds.PYTORCHJOBS, "metadata.name=none")
+    read, unreadable = _curricula(curricula or ())
     served = curricula is not None or kinds.CURRICULA.plural in reader.hidden
     facts = ClusterFacts(
         client=metadata.version("curriculum-operator"),
-        curricula=_curricula(curricula or ()) if served else None,
+        curricula=read if served else None,
         classes={one.name: one for one in classes},
         pools={pool.name: pool for pool in pools},
         nodes=[project.node(raw) for raw in nodes],
@@ -199,6 +188,7 @@ async def _seen(there: Cluster) -> Seen:
         workloads=[_workload(raw) for raw in (*deployments, *daemons)],
         policies=None if policies is None else [raw["metadata"]["name"] for raw in policies],
         kueue=next(iter("".join(raw.get("data", {}).values()) for raw in managers or ()), None),
+        unreadable=unreadable,
         hidden=reader.hidden,
     )
     return Seen(
@@ -208,15 +198,15 @@ async def _seen(there: Cluster) -> Seen:
     )
 
 
-def _curricula(found: Sequence[Raw]) -> list[observe.Curriculum]:
-    """Those that can be read: of the others the operator says so itself."""
-    read = []
+def _curricula(found: Sequence[Raw]) -> tuple[list[observe.Curriculum], list[str]]:
+    """Those that can be read, and what is wrong with each of the others."""
+    read, unreadable = [], []
     for raw in found:
         try:
             read.append(project.curriculum(raw))
-        except ValueError:
-            continue
-    return read
+        except ValueError as error:
+            unreadable.append(str(error))
+    return read, unreadable
 
 
 def _workload(raw: Raw) -> Workload:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from curriculum_api.preflight.figures import Proof, RunPreflight
 from curriculum_api.run import PhaseResult
 from curriculum_api.wire import Precision
-from curriculum_cli import machine
+from curriculum_cli import cluster_checks, machine
 from curriculum_operator import cluster, kinds, names, observe, project
 from curriculum_operator.build import proof
 from curriculum_operator.cluster import Cluster, Raw
@@ -143,9 +143,8 @@ async def _place(there: Cluster, nodes: Sequence[str]) -> _Place:
     pools, _ = await there.list(kinds.POOLS)
     for node in found:
         await _check_free(there, node, kind.spec.gpu_resource, kind.spec.gpus_per_node)
-    return _Place(
-        tuple(nodes), kind, _pool([project.rented_pool(raw) for raw in pools], kind, found)
-    )
+    pool = cluster_checks.pool_of(found, kind, map(project.rented_pool, pools))
+    return _Place(tuple(nodes), kind, pool)
 
 
 async def _node(there: Cluster, name: str) -> observe.Node:
@@ -184,21 +183,6 @@ async def _check_free(there: Cluster, node: observe.Node, resource: str, wanted:
             f'node "{node.name}" has {left} of {offered} {resource} left, {told}: wait for its end'
             ", or measure another node"
         )
-
-
-def _pool(
-    pools: Sequence[observe.RentedPool],
-    kind: observe.AcceleratorClass,
-    nodes: Sequence[observe.Node],
-) -> observe.RentedPool | None:
-    """The pool that the nodes are rented from."""
-    for pool in sorted(pools, key=lambda pool: pool.name):
-        selector = pool.spec.node_selector
-        if pool.spec.accelerator_class == kind.name and all(
-            selector.items() <= node.labels.items() for node in nodes
-        ):
-            return pool
-    return None
 
 
 @dataclass(frozen=True, slots=True)

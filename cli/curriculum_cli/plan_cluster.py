@@ -4,18 +4,12 @@ Imported only where a cluster is asked for: the API client takes longer to load 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
-from kubernetes.aio.config.config_exception import ConfigException
-
 from curriculum_cli.plan_files import Given
+from curriculum_cli.reaching import Connect, reached
 from curriculum_operator import cluster, kinds, project
 from curriculum_operator.cluster import Cluster, Raw
-
-Connect = Callable[[], Awaitable[AbstractAsyncContextManager[Cluster]]]
-"""Reaches the cluster that the user's configuration names."""
 
 
 def of(given: Given, connect: Connect = cluster.connect) -> Given:
@@ -28,13 +22,9 @@ def of(given: Given, connect: Connect = cluster.connect) -> Given:
 
 
 async def _of(given: Given, connect: Connect) -> Given:
-    try:
-        async with await connect() as there:
-            found = [project.accelerator_class(raw) for raw in await _all(there, kinds.CLASSES)]
-            pools = [project.rented_pool(raw) for raw in await _all(there, kinds.POOLS)]
-    except ConfigException as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"no cluster is configured: {told}: set KUBECONFIG") from error
+    async with reached(connect) as there:
+        found = [project.accelerator_class(raw) for raw in await _all(there, kinds.CLASSES)]
+        pools = [project.rented_pool(raw) for raw in await _all(there, kinds.POOLS)]
     return replace(
         given,
         classes={one.name: one.spec for one in found},
@@ -50,7 +40,4 @@ async def _all(there: Cluster, kind: kinds.Kind) -> list[Raw]:
         raise ValueError(f"the cluster serves no {kind.plural}: install the operator") from error
     except cluster.Refused as error:
         raise ValueError(f"the cluster does not list its {kind.plural}: {error.message}") from error
-    except cluster.ClusterError as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"the cluster does not answer: {told}") from error
     return items

@@ -149,6 +149,19 @@ def test_what_is_not_shown_is_not_called_absent(kind: Kind, left_out: set[str]) 
             rows(objects, node="spark-1")
 
 
+def test_a_curriculum_that_cannot_be_read_is_named() -> None:
+    objects = sound()
+    wrong = curriculum(queue="")
+    wrong["spec"]["phases"][0]["tokens"] = "many"
+    objects[kinds.CURRICULA] = [curriculum(queue=""), wrong]
+    row = found(objects, "kinds")
+    assert (row.verdict, row.value) == (
+        "FAIL", "served; curricula: 1, and 1 that nobody can read"
+    )  # fmt: skip
+    assert 'TrainingCurriculum "research/slm"' in row.remedy
+    assert '"many"' in row.remedy
+
+
 def test_a_queue_that_kueue_does_not_keep_fails_once_a_curriculum_asks_for_it() -> None:
     objects = sound() | {
         kinds.CONFIGMAPS: [kueue(KUEUE)],
@@ -228,6 +241,26 @@ def test_what_is_wrong_with_a_node_has_its_row_and_its_remedy(
     assert (row.subject, row.verdict) == ("s", verdict)
     assert value in row.value
     assert remedy in row.remedy
+
+
+def test_a_node_is_tolerated_by_the_pool_that_it_is_rented_from_and_by_no_other() -> None:
+    """Pools of two classes may select the same label."""
+    taint = {"key": "rented", "value": "yes", "effect": "NoSchedule"}
+    objects = sound() | {kinds.NODES: [spark("s", labels={"site": "there"}, taints=[taint])]}
+
+    def pool_of(name: str) -> Raw:
+        spec = {
+            "acceleratorClass": name, "maxNodes": 1, "pricePerGPUHour": "1",
+            "nodeSelector": {"site": "there"},
+            "tolerations": [{"key": "rented", "operator": "Exists"}],
+        }  # fmt: skip
+        return {"metadata": {"name": f"of-{name}"}, "spec": spec}
+
+    objects[kinds.POOLS] = [pool_of("b200-sm100")]
+    row = found(objects, "admission", node="s")
+    assert (row.verdict, row.value) == ("FAIL", "has a taint that is not tolerated")
+    objects[kinds.POOLS] = [pool_of("b200-sm100"), pool_of(SPARK)]
+    assert found(objects, "admission", node="s").verdict == "PASS"
 
 
 def test_where_every_attempt_measures_no_figure_is_too_old() -> None:
