@@ -83,7 +83,7 @@ def _curriculum(name: str, plan: Plan) -> Iterable[str]:
         f"<p>{state}: {plan_table.quantity(hours.likely)} hours"
         f" ({plan_table.days(hours.likely)}), between {plan_table.quantity(hours.least)} and"
         f" {plan_table.quantity(hours.most)} with failures; {plan.kwh:,.0f} kWh;"
-        f" ${plan.usd:,.0f}</p>"
+        f" {escape(plan_table.money(plan))}</p>"
     )
     if plan.breakeven is not None:
         yield f'<p class="dim">{escape(plan_table.breakeven(plan.breakeven))}</p>'
@@ -96,11 +96,11 @@ def _curriculum(name: str, plan: Plan) -> Iterable[str]:
         (p.phase.name, n.throughput.seconds.parts(), f"{n.throughput.seconds.total:,.1f} s")
         for p, n in known
     ], largest=None)  # fmt: skip
+    priced = [(p.phase.name, n.cost) for p, n in known if n.cost]
     costs = [
-        (p.phase.name, {k: getattr(n.cost, k) for k in COSTS}, f"${n.cost.total:,.0f}")
-        for p, n in known
+        (name, {k: getattr(cost, k) for k in COSTS}, f"${cost.total:,.0f}") for name, cost in priced
     ]
-    largest = max((n.cost.total for _, n in known), default=0.0)
+    largest = max((cost.total for _, cost in priced), default=0.0)
     yield from _split("Cost", COSTS, costs, largest=largest)
 
 

@@ -28,7 +28,7 @@ def document(name: str, plan: Plan) -> dict[str, Any]:
         "phases": [_phase(planned) for planned in plan.phases],
         "totals": {
             "hours": hours.likely,
-            "usd": plan.usd,
+            "usd": None if plan.unpriced else plan.usd,
             "hoursLeast": hours.least,
             "hoursMost": hours.most,
             "kWh": plan.kwh,
@@ -75,7 +75,7 @@ def _numbers(numbers: Numbers) -> dict[str, Any]:
         "hours": numbers.hours.likely,
         "hoursLeast": numbers.hours.least,
         "hoursMost": numbers.hours.most,
-        "usd": money.total,
+        "usd": money.total if money else None,
         "kWh": numbers.kwh,
         "attendedTokens": numbers.length,
         "memory": {name: size / GIB for name, size in numbers.memory.parts().items()},
@@ -88,5 +88,5 @@ def _numbers(numbers: Numbers) -> dict[str, Any]:
             "intervalSeconds": saved.interval,
             "failures": saved.failures,
         },
-        "cost": {part.name: getattr(money, part.name) for part in fields(money)},
+        "cost": {part.name: getattr(money, part.name) for part in fields(money)} if money else None,
     }

@@ -1,6 +1,7 @@
 """`--optimize`: the best plan, what else could be chosen, and the patch that adopts it."""
 
 import json
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
@@ -50,7 +51,10 @@ def _text(given: Given, sites: Mapping[str, Site], asked: Namespace) -> str:
 def _document(name: str, best: Optimum) -> dict[str, object]:
     return {
         **plan_json.document(name, best.plan),
-        "front": [{"hours": c.hours, "usd": c.usd, "phases": _words(c)} for c in best.front],
+        "front": [
+            {"hours": c.hours, "usd": None if c.usd == math.inf else c.usd, "phases": _words(c)}
+            for c in best.front
+        ],
         "patch": list(best.patch),
     }
 
@@ -59,7 +63,9 @@ def _lines(name: str, best: Optimum) -> Iterable[str]:
     yield from plan_table.lines(name, best.plan)
     yield ""
     yield f"no plan beats these {len(best.front)} in both hours and dollars:"
-    rows = [(plan_table.quantity(c.hours), f"{c.usd:,.0f}", _words(c)) for c in _few(best.front)]
+    rows = [
+        (plan_table.quantity(c.hours), optimize.dollars(c), _words(c)) for c in _few(best.front)
+    ]
     yield from plan_table.table(HEAD, rows, left=frozenset({2}), cut={2: 80})
     yield ""
     if not best.patch:

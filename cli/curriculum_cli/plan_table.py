@@ -26,10 +26,11 @@ def lines(name: str, plan: Plan) -> Iterable[str]:
     yield from _notes(plan)
     yield ""
     hours = plan.hours
-    yield (
-        f"total     {quantity(hours.likely)} hours ({days(hours.likely)}), between"
+    yield from wrapped(
+        "total     ",
+        f"{quantity(hours.likely)} hours ({days(hours.likely)}), between"
         f" {quantity(hours.least)} and {quantity(hours.most)} with failures;"
-        f" {plan.kwh:,.0f} kWh; ${plan.usd:,.0f}"
+        f" {plan.kwh:,.0f} kWh; {money(plan)}",
     )
     yield from _dominant(plan)
     if plan.breakeven is not None:
@@ -135,8 +136,17 @@ def row(planned: PhasePlan) -> Sequence[str]:
         f"{numbers.throughput.tokens_per_second:,.0f}",
         f"{numbers.throughput.mfu:.0%}",
         quantity(numbers.hours.likely),
-        f"{numbers.cost.total:,.0f}",
+        f"{numbers.cost.total:,.0f}" if numbers.cost else "?",
     )
+
+
+def money(plan: Plan) -> str:
+    """Dollars of all phases, or of those whose price is known, and which are not among them."""
+    if not plan.unpriced:
+        return f"${plan.usd:,.0f}"
+    if len(plan.unpriced) == len(plan.phases):
+        return "no price known"
+    return f"${plan.usd:,.0f} without {', '.join(plan.unpriced)}"
 
 
 def _notes(plan: Plan) -> Iterable[str]:
@@ -155,12 +165,14 @@ def _dominant(plan: Plan) -> Iterable[str]:
     if not known:
         return
     by_time = max(known, key=lambda pair: pair[1].hours.likely)
-    by_money = max(known, key=lambda pair: pair[1].cost.total)
-    yield (
+    told = (
         f"dominated by {by_time[0]}: {_share(by_time[1].hours.likely, plan.hours.likely)} of the"
-        f" time, most of it {_what(by_time[1])}; {by_money[0]}:"
-        f" {_share(by_money[1].cost.total, plan.usd)} of the money"
+        f" time, most of it {_what(by_time[1])}"
     )
+    if not plan.unpriced:
+        usd, name = max((numbers.cost.total, name) for name, numbers in known if numbers.cost)
+        told += f"; {name}: {_share(usd, plan.usd)} of the money"
+    yield told
 
 
 def _share(part: float, whole: float) -> str:

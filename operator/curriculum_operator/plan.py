@@ -172,6 +172,7 @@ def _made(asked: _Asked, shape: Shape) -> Estimate:
         unaided = speed / float(known.efficiency)
     notes = estimates.too_long(phase, numbers)
     notes += estimates.remarks(phase, shape, machine, numbers)
+    usd = numbers.cost.total if numbers.cost else None
     figures = {
         "notes": _lines(notes),
         "basis": numbers.basis[:160],
@@ -179,12 +180,12 @@ def _made(asked: _Asked, shape: Shape) -> Estimate:
         "hours": _figure(numbers.hours.likely),
         "hours_least": _figure(numbers.hours.least),
         "hours_most": _figure(numbers.hours.most),
-        "usd": _money(numbers.cost.total),
+        "usd": _money(usd),
     }
     return Estimate(
         told.model_copy(update=figures),
         hours=numbers.hours.likely,
-        usd=numbers.cost.total,
+        usd=usd,
         speed=speed,
         unaided=unaided,
     )

@@ -302,3 +302,64 @@ def test_a_deadline_that_cannot_be_kept_is_told(capsys: pytest.CaptureFixture[st
 
     assert code == plan.NOT_FEASIBLE
     assert "no layout keeps to that: the soonest takes" in error
+
+
+def unpriced(folder: Path, *, kept: int) -> str:
+    """The article's curriculum with its first phases only, on Sparks that nobody priced."""
+    pool, spec, *rest = yaml.safe_load_all(ARTICLE.read_text())
+    spec["spec"]["phases"] = spec["spec"]["phases"][2 - kept :][: kept + 1]
+    sparks = {key: CLASSES["gb10-sm121"][key] for key in CLASSES["gb10-sm121"]}
+    sparks.pop("ownership")
+    kind = {
+        "apiVersion": "curriculum.dev/v1alpha1", "kind": "AcceleratorClass",
+        "metadata": {"name": "gb10-sm121"}, "spec": {"image": "trainer", **sparks},
+    }  # fmt: skip
+    path = folder / "unpriced.yaml"
+    path.write_text(yaml.safe_dump_all([pool, spec, *rest, kind]))
+    return str(path)
+
+
+def test_what_has_no_price_costs_not_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = unpriced(tmp_path, kept=1)
+    code, out, _ = run(capsys, "-f", file)
+
+    assert code == plan.FEASIBLE, out
+    (quality,) = [line for line in out.splitlines() if line.startswith("quality ")]
+    assert quality.endswith(" ?")
+    assert "without quality" in " ".join(out.split())
+    assert 'cost not known: give accelerator class "gb10-sm121" spec.ownership' in out
+    assert "of the money" not in out
+    document = json.loads(run(capsys, "-f", file, "-o", "json")[1])
+    assert [phase["usd"] is None for phase in document["phases"]] == [True, False]
+    assert document["totals"]["usd"] is None
+    assert "without quality" in run(capsys, "-f", file, "-o", "html")[1]
+
+
+def test_a_pool_that_is_not_known_has_no_price(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "changed.yaml"
+    path.write_text(ARTICLE.read_text().replace("pool: b200-cloud", "pool: nowhere"))
+    code, out, _ = run(capsys, "-f", str(path))
+
+    assert code == plan.NOT_FEASIBLE
+    assert "without long-context, preferences" in " ".join(out.split())
+    assert [line for line in out.splitlines() if len(line) > WIDTH] == []
+
+
+def test_the_cheapest_of_what_has_no_price_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = list(yaml.safe_load_all(Path(unpriced(tmp_path, kept=1)).read_text()))
+    documents[1]["spec"]["phases"] = documents[1]["spec"]["phases"][:1]
+    file = tmp_path / "owned.yaml"
+    file.write_text(yaml.safe_dump_all(documents[1:]))
+    code, out, error = run(capsys, "-f", str(file), "--optimize", "cost")
+    assert (code, out) == (plan.NOT_FEASIBLE, "")
+    assert "nothing that fits every phase has a known price" in error
+
+    code, out, _ = run(capsys, "-f", str(file), "--optimize", "time")
+    assert code == plan.FEASIBLE
+    assert "no price known" in out

@@ -42,11 +42,11 @@ def energy(hardware: Hardware, *, nodes: int, hours: float) -> float:
     return hardware.load_watts * nodes * hours / 1000
 
 
-def owned(hardware: Hardware, *, nodes: int, hours: float) -> Cost:
-    """Nodes that were bought; nothing but the electricity where the class tells no price."""
+def owned(hardware: Hardware, *, nodes: int, hours: float) -> Cost | None:
+    """Nodes that were bought; None where the class does not tell what they cost."""
     terms = hardware.ownership
     if terms is None:
-        return Cost()
+        return None
     return Cost(
         hardware=hourly_price(terms) * nodes * hours,
         electricity=energy(hardware, nodes=nodes, hours=hours) * terms.kwh_price,

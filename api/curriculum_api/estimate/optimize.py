@@ -7,6 +7,7 @@ so hours and dollars add up, and only choices that no other beats in both can be
 plan: the fronts of the phases are merged one by one, and what is beaten is dropped. That is exact.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,6 +37,8 @@ class Choice:
 
     hours: float
     usd: float
+    """Infinite where the price of a phase is not known."""
+
     phases: tuple[Phase, ...]
 
 
@@ -74,8 +77,13 @@ def of(
         soonest, cheapest = found[0], found[-1]
         raise ValueError(
             f"no layout keeps to that: the soonest takes {soonest.hours:,.1f} hours and"
-            f" ${soonest.usd:,.0f}, the cheapest {cheapest.hours:,.1f} hours and"
-            f" ${cheapest.usd:,.0f}: allow more time or money"
+            f" ${dollars(soonest)}, the cheapest {cheapest.hours:,.1f} hours and"
+            f" ${dollars(cheapest)}: allow more time or money"
+        )
+    if goal == "cost" and allowed[-1].usd == math.inf:
+        raise ValueError(
+            "nothing that fits every phase has a known price: give accelerator classes"
+            " spec.ownership, or add a pool with -f"
         )
     best = allowed[-1] if goal == "cost" else allowed[0]
     made = spec.model_copy(update={"phases": best.phases})
@@ -85,6 +93,11 @@ def of(
         front=found,
         patch=tuple(_patch(spec.phases, best.phases)),
     )
+
+
+def dollars(choice: Choice) -> str:
+    """What a choice costs, as people read it."""
+    return "?" if choice.usd == math.inf else f"{choice.usd:,.0f}"
 
 
 def front(spec: CurriculumSpec, site: Site) -> tuple[Choice, ...]:
@@ -139,7 +152,8 @@ def choices(phase: Phase, spec: CurriculumSpec, shape: Shape, site: Site) -> Ite
                 if need.total > hardware.memory * ROOM:
                     continue
                 numbers = plan.numbers_of(tried, shape, kind, hardware, site)
-                yield Choice(numbers.hours.likely, numbers.cost.total, (tried,))
+                usd = numbers.cost.total if numbers.cost else math.inf
+                yield Choice(numbers.hours.likely, usd, (tried,))
 
 
 def places(spec: CurriculumSpec, site: Site) -> list[tuple[str, str | None, int]]:

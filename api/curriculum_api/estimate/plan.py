@@ -52,7 +52,9 @@ class Numbers:
     checkpoints: Checkpoints
     hours: Hours
     kwh: float
-    cost: Cost
+    cost: Cost | None
+    """None where no price is known."""
+
     length: float
     """Tokens over which a token attends."""
 
@@ -113,8 +115,13 @@ class Plan:
 
     @property
     def usd(self) -> float:
-        """Dollars of all phases."""
-        return sum(p.numbers.cost.total for p in self.phases if p.numbers)
+        """Dollars of the phases whose price is known."""
+        return sum(p.numbers.cost.total for p in self.phases if p.numbers and p.numbers.cost)
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """Phases whose price is not known."""
+        return tuple(p.phase.name for p in self.phases if not (p.numbers and p.numbers.cost))
 
     @property
     def kwh(self) -> float:
@@ -207,11 +214,6 @@ def numbers_of(
         snapshot=_snapshot(shape, layout, hardware, need),
     )
     hours = failures.hours(saved, seconds=seconds)
-    pool = site.pools.get(phase.pool) if phase.pool else None
-    if pool is None:
-        money = cost.owned(hardware, nodes=phase.nodes, hours=hours.likely)
-    else:
-        money = cost.rented(hardware, rent_of(pool), nodes=phase.nodes, hours=hours.likely)
     return Numbers(
         layout=layout,
         memory=need,
@@ -220,10 +222,20 @@ def numbers_of(
         checkpoints=saved,
         hours=hours,
         kwh=cost.energy(hardware, nodes=phase.nodes, hours=hours.likely),
-        cost=money,
+        cost=_cost(phase, hardware, site, hours=hours.likely),
         length=length,
         basis=basis,
     )
+
+
+def _cost(phase: Phase, hardware: Hardware, site: Site, *, hours: float) -> Cost | None:
+    """Dollars of a phase; None where its class or its pool tells no price."""
+    if phase.pool is None:
+        return cost.owned(hardware, nodes=phase.nodes, hours=hours)
+    pool = site.pools.get(phase.pool)
+    if pool is None:
+        return None
+    return cost.rented(hardware, rent_of(pool), nodes=phase.nodes, hours=hours)
 
 
 def _speed(
@@ -314,6 +326,11 @@ def remarks(phase: Phase, shape: Shape, hardware: Hardware, numbers: Numbers) ->
     found = []
     if numbers.basis != ESTIMATE:
         found.append(f"tokens/s {numbers.basis}")
+    if numbers.cost is None and phase.pool is None:
+        found.append(
+            f'cost not known: give accelerator class "{hardware.name}" spec.ownership, or the phase'
+            " a pool"
+        )
     if hardware.unified and phase.memory.offload_optimizer:
         found.append("offloading gains nothing: host and accelerator share one memory")
     if hardware.unified and not _snapshot(shape, numbers.layout, hardware, numbers.memory):
@@ -331,14 +348,15 @@ def _breakeven(planned: tuple[PhasePlan, ...], shape: Shape, site: Site) -> Brea
     if not owned or name is None:
         return None
     pool = site.pools[name]
-    rented_usd = rented_hours = owned_usd = bought = hours = 0.0
+    rented_usd = rented_hours = owned_usd = electricity = bought = hours = 0.0
     for here in owned:
         there = _on_rented(here.phase, shape, site, name, pool)
-        if there is None or here.numbers is None:
+        if there is None or there.cost is None or not (here.numbers and here.numbers.cost):
             return None
         rented_usd += there.cost.total
         rented_hours += there.hours.likely
         owned_usd += here.numbers.cost.total
+        electricity += here.numbers.cost.electricity
         hours += here.numbers.hours.likely
         terms = machines.of_class(
             here.phase.accelerator_class, site.classes[here.phase.accelerator_class]
@@ -346,7 +364,6 @@ def _breakeven(planned: tuple[PhasePlan, ...], shape: Shape, site: Site) -> Brea
         bought = max(bought, terms.price * here.phase.nodes if terms else 0.0)
     if not bought:
         return None
-    electricity = sum(p.numbers.cost.electricity for p in owned if p.numbers)
     per_month = cost.HOURS_PER_MONTH / hours
     return Breakeven(
         pool=name,

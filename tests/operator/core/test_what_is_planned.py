@@ -32,6 +32,7 @@ def test_a_plan_says_what_the_command_says() -> None:
         assert number(said.hours) == pytest.approx(numbers.hours.likely, rel=1e-3)
         assert number(said.hours_least) == pytest.approx(numbers.hours.least, rel=1e-3)
         assert number(said.hours_most) == pytest.approx(numbers.hours.most, rel=1e-3)
+        assert numbers.cost is not None
         assert number(said.usd) == pytest.approx(numbers.cost.total, abs=0.006)
 
 
