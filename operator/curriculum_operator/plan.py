@@ -208,11 +208,17 @@ def _now(
         return told
     hours = phase.tokens / speed / 3600
     usd = _rent(observed, phase, hours)
+    least = most = hours
     if guess.speed is not None and guess.hours is not None:
         # Saves and failures take their share of the time as they did in the estimate.
-        hours = guess.hours * guess.speed / speed
-        usd = None if guess.usd is None else guess.usd * guess.speed / speed
-    return _with(told, speed, hours, usd)
+        longer = guess.speed / speed
+        hours = guess.hours * longer
+        least, most = (
+            hours if end is None else float(end) * longer
+            for end in (told.hours_least, told.hours_most)
+        )
+        usd = None if guess.usd is None else guess.usd * longer
+    return _with(told, speed, (least, hours, most), usd)
 
 
 def _finished(
@@ -232,18 +238,21 @@ def _finished(
     if usd is None and guess.usd is not None and guess.hours:
         usd = guess.usd / guess.hours * hours
     speed = checkpoint.tokens / result.seconds if result and checkpoint and result.seconds else None
-    return _with(told, speed, hours, usd)
+    return _with(told, speed, (hours, hours, hours), usd)
 
 
-def _with(told: PhasePlan, speed: float | None, hours: float, usd: float | None) -> PhasePlan:
-    figure = _figure(hours)
+def _with(
+    told: PhasePlan, speed: float | None, hours: tuple[float, float, float], usd: float | None
+) -> PhasePlan:
+    """`hours` are the least, the likely and the most."""
+    least, likely, most = map(_figure, hours)
     return told.model_copy(
         update={
             "basis": MEASURED,
             "tokens_per_second": _figure(speed) if speed else told.tokens_per_second,
-            "hours": figure,
-            "hours_least": figure,
-            "hours_most": figure,
+            "hours": likely,
+            "hours_least": least,
+            "hours_most": most,
             "usd": _money(usd),
         }
     )

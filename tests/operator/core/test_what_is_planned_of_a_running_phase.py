@@ -36,7 +36,12 @@ def test_reports_take_the_estimates_place() -> None:
     slower = number(before.tokens_per_second) / 1000
     assert number(after.hours) == pytest.approx(number(before.hours) * slower, rel=2e-3)
     assert number(after.usd) == pytest.approx(number(before.usd) * slower, rel=2e-3)
-    assert after.hours_least == after.hours == after.hours_most
+    for end in ("hours_least", "hours_most"):
+        # what may yet fail is as uncertain as it was
+        assert number(getattr(after, end)) == pytest.approx(
+            number(getattr(before, end)) * slower, rel=2e-3
+        )
+    assert number(after.hours_least) < number(after.hours_most)
     next_phase = number(told(here, "code").hours)
     assert number(whole.hours_to_come) == pytest.approx(2 + next_phase, rel=2e-3)
     assert told(here, "code").basis == estimates.ESTIMATE
