@@ -1,6 +1,11 @@
 """What tests of several folders share: one real API server per run, made when first asked for."""
 
+import os
 from collections.abc import Iterator
+
+# Before torch is imported: workers share the processors, and a training process with a thread on
+# each of them waits at every barrier for those that others hold: 17 seconds became 377.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 

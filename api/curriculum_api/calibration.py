@@ -41,7 +41,7 @@ class Product(Wire):
     width: int
     rate: float
     fastest: float
-    """Of any single round."""
+    """Of any single try."""
 
 
 class Attention(Wire):
@@ -144,9 +144,9 @@ def accelerator_class(
     """The class of the machine that was measured.
 
     A CPU's class matches the very node: others of the same make may be slower. Where no published
-    figure stands beside a measured one, the fastest single round does.
+    figure stands beside a measured one, the fastest single try does.
     """
-    source = f"measured by {COMMAND} on {date}; peak: the fastest round of it"
+    source = f"measured by {COMMAND} on {date}; peak: the fastest try of it"
     cpu = figures.device == "cpu"
     bandwidth, block_seconds = elementwise(figures) if cpu else (figures.copied, None)
     link = _rate(figures.link, figures.latency_seconds, source) if figures.link else None

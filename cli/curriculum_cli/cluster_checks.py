@@ -95,8 +95,8 @@ def kinds(facts: ClusterFacts) -> Check:
         return row("kinds", "not served", Verdict.FAIL, remedy=remedy)
     told = f"served; curricula: {len(facts.curricula)}"
     if facts.unreadable:
-        told += f", and {len(facts.unreadable)} that nobody can read"
-        remedy = "\n".join(facts.unreadable)
+        told += f", and {len(facts.unreadable)} that this version cannot read"
+        remedy = "\n".join((*facts.unreadable, "correct them, or take the operator's version"))
         return row("kinds", told, Verdict.FAIL, remedy=remedy)
     return row("kinds", told)
 
@@ -250,30 +250,29 @@ def of_classes(facts: ClusterFacts) -> Iterable[Check]:
 
 def obstacle(node: observe.Node, kind: observe.AcceleratorClass, facts: ClusterFacts) -> str | None:
     """Why no phase of the class can have the node, whatever runs there; None where one can."""
-    pool = pool_of([node], kind, facts.pools.values())
-    tolerations = kind.spec.tolerations + (pool.spec.tolerations if pool else ())
-    found = admit.obstacle(node, kind, tolerations)
-    if found is not None:
-        return found
+    rented = pools_of([node], kind, facts.pools.values())
+    ways = [(), *(pool.spec.tolerations for pool in rented)]
+    found = [admit.obstacle(node, kind, kind.spec.tolerations + more) for more in ways]
+    if None not in found:
+        return found[0]
     there = dict(node.extended).get(kind.spec.gpu_resource, 0)
     if there < kind.spec.gpus_per_node:
         return f"offers {there} of {kind.spec.gpus_per_node} {kind.spec.gpu_resource}"
     return None
 
 
-def pool_of(
+def pools_of(
     nodes: Sequence[observe.Node],
     kind: observe.AcceleratorClass,
     pools: Iterable[observe.RentedPool],
-) -> observe.RentedPool | None:
-    """The pool of the class that all these nodes are rented from, the first by name."""
-    for pool in sorted(pools, key=lambda pool: pool.name):
-        selector = pool.spec.node_selector
-        if pool.spec.accelerator_class == kind.name and all(
-            selector.items() <= node.labels.items() for node in nodes
-        ):
-            return pool
-    return None
+) -> list[observe.RentedPool]:
+    """The pools of the class that may hold all these nodes, by name."""
+    return [
+        pool
+        for pool in sorted(pools, key=lambda pool: pool.name)
+        if pool.spec.accelerator_class == kind.name
+        and all(pool.spec.node_selector.items() <= node.labels.items() for node in nodes)
+    ]
 
 
 def row(

@@ -143,8 +143,8 @@ async def _place(there: Cluster, nodes: Sequence[str]) -> _Place:
     pools, _ = await there.list(kinds.POOLS)
     for node in found:
         await _check_free(there, node, kind.spec.gpu_resource, kind.spec.gpus_per_node)
-    pool = cluster_checks.pool_of(found, kind, map(project.rented_pool, pools))
-    return _Place(tuple(nodes), kind, pool)
+    rented = cluster_checks.pools_of(found, kind, map(project.rented_pool, pools))
+    return _Place(tuple(nodes), kind, next(iter(rented), None))
 
 
 async def _node(there: Cluster, name: str) -> observe.Node:

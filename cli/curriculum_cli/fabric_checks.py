@@ -10,7 +10,7 @@ from curriculum_api.preflight.figures import UNITS, PairFigures, digits
 from curriculum_api.v1alpha1.curriculum import Phase
 from curriculum_api.wire import Precision
 from curriculum_cli import node_checks
-from curriculum_cli.cluster_checks import ClusterFacts, pool_of, row, some
+from curriculum_cli.cluster_checks import ClusterFacts, pools_of, row, some
 from curriculum_cli.node_checks import Machine
 from curriculum_operator import check, names, observe
 from curriculum_operator.fabric import rendered
@@ -40,7 +40,7 @@ def of_node(
     profiles: Mapping[str, str],
 ) -> Rendered | None:
     """What a phase on this node would get; None where its profile cannot be rendered."""
-    pool = pool_of([node], kind, facts.pools.values())
+    pool = next(iter(pools_of([node], kind, facts.pools.values())), None)
     try:
         return rendered.render(
             kind.spec, pool.spec if pool else None, _alone(kind.name), site=profiles

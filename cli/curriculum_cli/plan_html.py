@@ -100,8 +100,9 @@ def _curriculum(name: str, plan: Plan) -> Iterable[str]:
     costs = [
         (name, {k: getattr(cost, k) for k in COSTS}, f"${cost.total:,.0f}") for name, cost in priced
     ]
-    largest = max((cost.total for _, cost in priced), default=0.0)
-    yield from _split("Cost", COSTS, costs, largest=largest)
+    if priced:
+        largest = max(cost.total for _, cost in priced)
+        yield from _split("Cost", COSTS, costs, largest=largest)
 
 
 def _problems(planned: Iterable[PhasePlan]) -> Iterable[str]:

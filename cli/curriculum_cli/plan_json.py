@@ -29,6 +29,7 @@ def document(name: str, plan: Plan) -> dict[str, Any]:
         "totals": {
             "hours": hours.likely,
             "usd": None if plan.unpriced else plan.usd,
+            "unpriced": list(plan.unpriced),
             "hoursLeast": hours.least,
             "hoursMost": hours.most,
             "kWh": plan.kwh,

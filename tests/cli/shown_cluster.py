@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import Any
 
+from curriculum_api.check import Check
 from curriculum_api.classes import CLASSES
+from curriculum_cli import doctor_cluster
 from curriculum_operator import kinds, names
 from curriculum_operator.cluster import ClusterError, Kind, NotFound, Raw
 
@@ -176,3 +178,16 @@ def curriculum(*, queue: str) -> Raw:
             ]
         },
     }  # fmt: skip
+
+
+def rows(objects: Objects, **asked: Any) -> list[Check]:
+    async def connect() -> Any:
+        return ShownCluster(objects)
+
+    return doctor_cluster.rows(connect=connect, **asked)
+
+
+def found(objects: Objects, name: str, **asked: Any) -> Check:
+    """The one row of this name."""
+    (one,) = [row for row in rows(objects, **asked) if row.name == name]
+    return one

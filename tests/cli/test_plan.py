@@ -304,11 +304,11 @@ def test_a_deadline_that_cannot_be_kept_is_told(capsys: pytest.CaptureFixture[st
     assert "no layout keeps to that: the soonest takes" in error
 
 
-def unpriced(folder: Path, *, kept: int) -> str:
-    """The article's curriculum with its first phases only, on Sparks that nobody priced."""
+def unpriced(folder: Path) -> str:
+    """The article's quality and long-context, on Sparks that nobody priced and rented nodes."""
     pool, spec, *rest = yaml.safe_load_all(ARTICLE.read_text())
-    spec["spec"]["phases"] = spec["spec"]["phases"][2 - kept :][: kept + 1]
-    sparks = {key: CLASSES["gb10-sm121"][key] for key in CLASSES["gb10-sm121"]}
+    spec["spec"]["phases"] = spec["spec"]["phases"][1:3]
+    sparks = dict(CLASSES["gb10-sm121"])
     sparks.pop("ownership")
     kind = {
         "apiVersion": "curriculum.dev/v1alpha1", "kind": "AcceleratorClass",
@@ -322,7 +322,7 @@ def unpriced(folder: Path, *, kept: int) -> str:
 def test_what_has_no_price_costs_not_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = unpriced(tmp_path, kept=1)
+    file = unpriced(tmp_path)
     code, out, _ = run(capsys, "-f", file)
 
     assert code == plan.FEASIBLE, out
@@ -334,6 +334,7 @@ def test_what_has_no_price_costs_not_nothing(
     document = json.loads(run(capsys, "-f", file, "-o", "json")[1])
     assert [phase["usd"] is None for phase in document["phases"]] == [True, False]
     assert document["totals"]["usd"] is None
+    assert document["totals"]["unpriced"] == ["quality"]
     assert "without quality" in run(capsys, "-f", file, "-o", "html")[1]
 
 
@@ -352,13 +353,14 @@ def test_a_pool_that_is_not_known_has_no_price(
 def test_the_cheapest_of_what_has_no_price_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    documents = list(yaml.safe_load_all(Path(unpriced(tmp_path, kept=1)).read_text()))
+    documents = list(yaml.safe_load_all(Path(unpriced(tmp_path)).read_text()))
     documents[1]["spec"]["phases"] = documents[1]["spec"]["phases"][:1]
     file = tmp_path / "owned.yaml"
     file.write_text(yaml.safe_dump_all(documents[1:]))
-    code, out, error = run(capsys, "-f", str(file), "--optimize", "cost")
-    assert (code, out) == (plan.NOT_FEASIBLE, "")
-    assert "nothing that fits every phase has a known price" in error
+    for asked in (["cost"], ["time", "--budget", "1e9"]):
+        code, out, error = run(capsys, "-f", str(file), "--optimize", *asked)
+        assert (code, out) == (plan.NOT_FEASIBLE, "")
+        assert 'class "gb10-sm121" has no spec.ownership' in error
 
     code, out, _ = run(capsys, "-f", str(file), "--optimize", "time")
     assert code == plan.FEASIBLE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from curriculum_api.run import PhaseRun
-from curriculum_trainer import begin, collective, reference
+from curriculum_trainer import begin, collective, reference, zero
 from curriculum_trainer.objective import DirectPreference
 from curriculum_trainer.result import Reached
 
@@ -38,6 +38,19 @@ def test_gradients_of_packed_documents_equal_a_single_process(
     phases: Phases, layout: dict[str, Any]
 ) -> None:
     data = [{"source": "short", "weight": 1}]
+    assert_same_gradients(
+        phases, phases.run("alone", data=data), phases.run("spread", data=data, **layout)
+    )
+
+
+@pytest.mark.parametrize("strategy", ["ZeRO1", "ZeRO2"])
+def test_gradients_of_matrices_larger_than_a_bucket_equal_a_single_process(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    """DeepSpeed reduces those where they lie; over two passes, which ZeRO-2 adds up."""
+    monkeypatch.setattr(zero, "BUCKET_ELEMENTS", 1000)
+    data = [{"source": "short", "weight": 1}]
+    layout: dict[str, Any] = {"processes_per_node": 2, "strategy": strategy, "micro_batch_size": 1}
     assert_same_gradients(
         phases, phases.run("alone", data=data), phases.run("spread", data=data, **layout)
     )

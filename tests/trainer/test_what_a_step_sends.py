@@ -15,7 +15,7 @@ from curriculum_api.estimate.recipe import of_phase
 from curriculum_api.estimate.shape import of_config
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import OptimizerName, Precision, Strategy
-from curriculum_trainer import batch, begin, collective
+from curriculum_trainer import batch, begin, collective, zero
 from curriculum_trainer.result import Reached
 
 from .phases import CONTEXT, MODEL, Phases
@@ -63,13 +63,21 @@ def _count(name: str, counted: Counter[str], ranks: int) -> None:
     setattr(dist, name, counting)
 
 
+@pytest.mark.parametrize("bucket", [zero.BUCKET_ELEMENTS, 1000])
 @pytest.mark.parametrize(
     ("strategy", "micro_batch", "passes"),
-    [("ZeRO1", 2, 1), ("ZeRO2", 2, 1), ("ZeRO2", 1, 2), ("ZeRO3", 2, 1)],
+    [("ZeRO1", 2, 1), ("ZeRO1", 1, 2), ("ZeRO2", 2, 1), ("ZeRO2", 1, 2), ("ZeRO3", 2, 1)],
 )
 def test_a_step_sends_what_the_plan_counts(
-    phases: Phases, strategy: str, micro_batch: int, passes: int
+    phases: Phases,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    micro_batch: int,
+    passes: int,
+    bucket: int,
 ) -> None:
+    """Also where most matrices are larger than a bucket, as all are of a model of billions."""
+    monkeypatch.setattr(zero, "BUCKET_ELEMENTS", bucket)
     run = phases.run(
         f"sent-{strategy.lower()}-{passes}",
         strategy=strategy,

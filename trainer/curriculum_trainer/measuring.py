@@ -87,7 +87,7 @@ def _figures(device: Device, sizes: Sizes, folder: Path, *, leads: bool) -> Figu
 
 
 def _rates(device: Device, sizes: Sizes, run: PhaseRun) -> dict[str, Any]:
-    """One round of all that takes time, by the names of `Figures`."""
+    """One round of all but the disk, by the names of `Figures`."""
     cpu = device.kind == "cpu"
     copied, fastest_copy = measure.copying(device, sizes)
     link, latency = measure.ring(device, sizes)

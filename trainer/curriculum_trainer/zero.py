@@ -47,15 +47,17 @@ a link's full rate. DeepSpeed's default of 500 million would hold 2 GB, whatever
 
 
 def _leave_out_muon() -> None:
-    """Put an empty class in place of an optimizer that nobody asks for here.
+    """Put empty modules in place of those of an optimizer that nobody asks for here.
 
-    DeepSpeed imports it only to ask whether the optimizer is one; the import sets up
-    torch.compile, which costs every start 8 CPU-seconds.
+    DeepSpeed imports them to ask whether the optimizer is one, and in the first step, for an update
+    that it then does not make; the import sets up torch.compile, which costs every start several
+    CPU-seconds and 60 MB.
     """
-    name = "deepspeed.runtime.zero.muon.muon_optimizer"
-    empty = ModuleType(name)
-    empty.MuonWithAuxAdam = type("MuonWithAuxAdam", (torch.optim.Optimizer,), {})  # type: ignore[attr-defined]
-    sys.modules.setdefault(name, empty)
+    for module, name in (("muon_optimizer", "MuonWithAuxAdam"), ("original_muon", "muon_update")):
+        path = f"deepspeed.runtime.zero.muon.{module}"
+        empty = ModuleType(path)
+        setattr(empty, name, type(name, (torch.optim.Optimizer,), {}))
+        sys.modules.setdefault(path, empty)
 
 
 def _settings(run: PhaseRun, *, stage: int, passes: int, micro_batch: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ its electricity; a rented one is billed whole, from when it is asked for, for a 
 from dataclasses import dataclass
 
 from curriculum_api.estimate.hardware import Hardware, Ownership
+from curriculum_api.v1alpha1.rented_pool import RentedPoolSpec
 
 HOURS_PER_MONTH = 730.0
 """365 days of 24 hours over 12."""
@@ -19,6 +20,15 @@ class Rent:
     price: float
     lead_seconds: float = 0.0
     minimum_seconds: float = 0.0
+
+
+def rent_of(pool: RentedPoolSpec) -> Rent:
+    """A pool's terms."""
+    return Rent(
+        price=float(pool.price_per_gpu_hour),
+        lead_seconds=float(pool.lead_time_seconds),
+        minimum_seconds=float(pool.minimum_seconds),
+    )
 
 
 @dataclass(frozen=True, slots=True)

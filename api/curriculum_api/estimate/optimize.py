@@ -37,7 +37,7 @@ class Choice:
 
     hours: float
     usd: float
-    """Infinite where the price of a phase is not known."""
+    """Infinite where a phase's class tells no price."""
 
     phases: tuple[Phase, ...]
 
@@ -64,8 +64,11 @@ def of(
     """The best plan that keeps to deadline and budget.
 
     Raises:
-        ValueError: no layout of a phase fits, or none keeps to both; with the nearest figures.
+        ValueError: no layout of a phase fits, or none keeps to both, with the nearest figures; or
+            dollars are asked for and a class that can be had tells none.
     """
+    if goal == "cost" or budget is not None:
+        _check_prices(spec, site)
     found = front(spec, site)
     allowed = [
         choice
@@ -80,11 +83,6 @@ def of(
             f" ${dollars(soonest)}, the cheapest {cheapest.hours:,.1f} hours and"
             f" ${dollars(cheapest)}: allow more time or money"
         )
-    if goal == "cost" and allowed[-1].usd == math.inf:
-        raise ValueError(
-            "nothing that fits every phase has a known price: give accelerator classes"
-            " spec.ownership, or add a pool with -f"
-        )
     best = allowed[-1] if goal == "cost" else allowed[0]
     made = spec.model_copy(update={"phases": best.phases})
     return Optimum(
@@ -93,6 +91,15 @@ def of(
         front=found,
         patch=tuple(_patch(spec.phases, best.phases)),
     )
+
+
+def _check_prices(spec: CurriculumSpec, site: Site) -> None:
+    for name, pool, _ in places(spec, site):
+        if pool is None and site.classes[name].ownership is None:
+            raise ValueError(
+                f'accelerator class "{name}" has no spec.ownership, so what is cheaper cannot be'
+                " told: add it, or search for the soonest plan without a budget"
+            )
 
 
 def dollars(choice: Choice) -> str:

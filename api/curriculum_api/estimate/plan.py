@@ -7,7 +7,7 @@ from curriculum_api.estimate import cost, failures, measured, memory, rules, thr
 from curriculum_api.estimate import hardware as machines
 from curriculum_api.estimate import phase as phases
 from curriculum_api.estimate import shape as shapes
-from curriculum_api.estimate.cost import Cost, Rent
+from curriculum_api.estimate.cost import Cost
 from curriculum_api.estimate.failures import Checkpoints, Hours
 from curriculum_api.estimate.hardware import GIB, Hardware
 from curriculum_api.estimate.layout import Layout
@@ -229,13 +229,13 @@ def numbers_of(
 
 
 def _cost(phase: Phase, hardware: Hardware, site: Site, *, hours: float) -> Cost | None:
-    """Dollars of a phase; None where its class or its pool tells no price."""
+    """Dollars of a phase; None where its class tells no price, or its pool is not known."""
     if phase.pool is None:
         return cost.owned(hardware, nodes=phase.nodes, hours=hours)
     pool = site.pools.get(phase.pool)
     if pool is None:
         return None
-    return cost.rented(hardware, rent_of(pool), nodes=phase.nodes, hours=hours)
+    return cost.rented(hardware, cost.rent_of(pool), nodes=phase.nodes, hours=hours)
 
 
 def _speed(
@@ -262,15 +262,6 @@ def _speed(
         return at(float(known.efficiency)), f"measured on {hardware.name}, {told}"
     except throughput.Impossible:
         return at(1.0), ESTIMATE
-
-
-def rent_of(pool: RentedPoolSpec) -> Rent:
-    """A pool's terms."""
-    return Rent(
-        price=float(pool.price_per_gpu_hour),
-        lead_seconds=float(pool.lead_time_seconds),
-        minimum_seconds=float(pool.minimum_seconds),
-    )
 
 
 def _interval(phase: Phase, speed: Throughput) -> float | None:
@@ -361,7 +352,8 @@ def _breakeven(planned: tuple[PhasePlan, ...], shape: Shape, site: Site) -> Brea
         terms = machines.of_class(
             here.phase.accelerator_class, site.classes[here.phase.accelerator_class]
         ).ownership
-        bought = max(bought, terms.price * here.phase.nodes if terms else 0.0)
+        assert terms is not None  # what is owned has its price from there
+        bought = max(bought, terms.price * here.phase.nodes)
     if not bought:
         return None
     per_month = cost.HOURS_PER_MONTH / hours
