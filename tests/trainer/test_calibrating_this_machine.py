@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from curriculum_api.calibration import Product
+from curriculum_api.wire import Precision
 from curriculum_cli import plan
+from curriculum_trainer import measure
 
 pytestmark = pytest.mark.trainer
 
@@ -64,3 +67,13 @@ def test_a_probe_that_fails_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith("curriculum doctor: ")
     assert len(done.stderr.splitlines()) == 1
     assert not made.exists()
+
+
+def test_of_several_rounds_the_middle_is_told_and_of_the_fastest_the_fastest() -> None:
+    def took(rate: float, fastest: float) -> dict[str, object]:
+        product = Product(precision=Precision.FP32, width=128, rate=rate, fastest=fastest)
+        return {"products": (product,), "copied": rate, "fastest_copy": fastest, "link": None}
+
+    found = measure.middle([took(2.0, 5.0), took(9.0, 4.0), took(3.0, 7.0)])
+
+    assert found == took(3.0, 7.0)
