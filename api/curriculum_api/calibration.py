@@ -1,17 +1,13 @@
-"""What `curriculum doctor --calibrate` measures, and the accelerator class that follows. Pure.
-
-The trainer's probe prints `Figures` as JSON; the command makes a class of them. Rates are those of
-one process while all of them work, so that what processes share is shared here as well.
-"""
+"""The accelerator class that follows from what `curriculum doctor --calibrate` measured. Pure."""
 
 from collections.abc import Sequence
-from typing import Literal
 
-from curriculum_api.estimate import flops, memory, rules, throughput
-from curriculum_api.estimate.hardware import GB, GIB, TERA, Room
+from curriculum_api.estimate import communication, flops, memory, rules, throughput
+from curriculum_api.estimate.hardware import GB, GIB, TERA, Room, Speed
 from curriculum_api.estimate.layout import Layout
 from curriculum_api.estimate.recipe import Recipe, of_phase
 from curriculum_api.estimate.shape import Shape
+from curriculum_api.figures import Figures, Held, Trial
 from curriculum_api.v1alpha1.accelerator_class import (
     AcceleratorClass,
     AcceleratorClassSpec,
@@ -23,7 +19,7 @@ from curriculum_api.v1alpha1.accelerator_class import (
 )
 from curriculum_api.v1alpha1.fabric import Fabric
 from curriculum_api.v1alpha1.meta import ObjectMeta
-from curriculum_api.wire import OptimizerName, Precision, Strategy, Wire
+from curriculum_api.wire import OptimizerName, Precision, Strategy
 
 COMMAND = "curriculum doctor --calibrate"
 
@@ -32,110 +28,6 @@ IMAGE = "curriculum-trainer"
 
 HEAD_WIDTH = 64
 """Of the blocks that the probe tries."""
-
-
-class Product(Wire):
-    """A matrix product: operations a second at one inner width."""
-
-    precision: Precision
-    width: int
-    rate: float
-    fastest: float
-    """Of any single try."""
-
-
-class Attention(Wire):
-    """Fused causal attention, forward and backward: operations a second at one length."""
-
-    precision: Precision
-    length: int
-    rate: float
-
-
-class Trial(Wire):
-    """Seconds of one block of a model, forward and backward."""
-
-    hidden: int
-    intermediate: int
-    tokens: int
-    document: int
-    """Tokens of each of their documents."""
-
-    seconds: float
-
-
-class Loss(Wire):
-    """Seconds of an output matrix and its loss, forward and backward."""
-
-    width: int
-    vocab: int
-    tokens: int
-    seconds: float
-
-
-class Held(Wire):
-    """What a process came to hold for a small model and three steps of it."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    vocab: int
-    tokens: int
-    grown_bytes: int
-
-
-class Update(Wire):
-    """Parameters a second that an optimizer measures, clips and updates."""
-
-    optimizer: OptimizerName
-    rate: float
-
-
-class Figures(Wire):
-    """What one process of this machine does while all of them work."""
-
-    device: Literal["cpu", "cuda"]
-    device_name: str
-    capability: str | None = None
-    processes: int
-    """On this machine, as many as trained at once."""
-
-    threads: int
-    """Of one process."""
-
-    products: tuple[Product, ...]
-    attention: tuple[Attention, ...]
-    trials: tuple[Trial, ...] = ()
-    """In FP32, on a CPU; where a device works by itself they would say nothing of a single part."""
-
-    loss: Loss | None = None
-    """In FP32, on a CPU."""
-
-    copied: float
-    """Bytes a second that copying reads and writes."""
-
-    fastest_copy: float
-    updates: tuple[Update, ...]
-    link: float | None = None
-    """Bytes a second of a ring of the processes, as `estimate.communication` counts them."""
-
-    latency_seconds: float | None = None
-    """Of the smallest all-reduce."""
-
-    storage: float
-    """Bytes a second to where checkpoints lie."""
-
-    process_bytes: int
-    """Of a training process before its model."""
-
-    engine_bytes: int = 0
-    """What DeepSpeed's engine takes besides."""
-
-    held: Held | None = None
-    """In FP32 under DDP, on a CPU."""
-
-    memory_bytes: int
-    """That one process can have."""
 
 
 def accelerator_class(
@@ -149,7 +41,8 @@ def accelerator_class(
     source = f"measured by {COMMAND} on {date}; peak: the fastest try of it"
     cpu = figures.device == "cpu"
     bandwidth, block_seconds = elementwise(figures) if cpu else (figures.copied, None)
-    link = _rate(figures.link, figures.latency_seconds, source) if figures.link else None
+    link = _link(figures, source)
+    update, gathering = sharding_seconds(figures)
     labels = {"kubernetes.io/hostname": host}
     memory_gib = max(1, int(figures.memory_bytes / GIB))
     return AcceleratorClass(
@@ -177,10 +70,10 @@ def accelerator_class(
                 ),
                 link=link,
                 # nodes were not tried: what processes of one reach over its loopback is the most
-                fabric=link
-                or _rate(figures.storage, None, f"{source}; of storage: no second node"),
-                storage=_rate(figures.storage, None, source),
+                fabric=link or _rate(figures.storage, f"{source}; of storage: no second node"),
+                storage=_rate(figures.storage, source),
                 block_microseconds=None if block_seconds is None else _number(block_seconds * 1e6),
+                gather_microseconds=_number(gathering * 1e6) if figures.steps else None,
                 logit_nanoseconds=_number(logit_seconds(figures) * 1e9) if figures.loss else None,
                 updates=tuple(
                     UpdateRate(
@@ -190,6 +83,7 @@ def accelerator_class(
                     )
                     for update in figures.updates
                 ),
+                sharded_nanoseconds=_number(update * 1e9) if figures.steps else None,
                 process_gib=_number(figures.process_bytes / GIB),
                 engine_gib=_number(figures.engine_bytes / GIB) if figures.engine_bytes else None,
                 fragmentation=_number(fragmentation(figures.held)) if figures.held else None,
@@ -252,6 +146,44 @@ def logit_seconds(figures: Figures) -> float:
     best, half = _curve(figures, Precision.FP32)
     product = 6 * loss.width / (best * loss.width / (loss.width + half))
     return max(0.0, loss.seconds / (loss.tokens * loss.vocab) - product)
+
+
+def sharding_seconds(figures: Figures) -> tuple[float, float]:
+    """What DeepSpeed takes beside what `estimate` counts: seconds of each parameter that a process
+    updates, and of each block whose weights it gathers.
+
+    Each is what a step takes beyond one without sharding, less what is sent and plus what others
+    update; the block's is that between a model of one block and one of more.
+    """
+    if not figures.steps:
+        return 0.0, 0.0
+    taken = {(step.strategy, step.layers): step for step in figures.steps}
+    few, many = sorted({layers for _, layers in taken})
+    (rate,) = (u.rate for u in figures.updates if u.optimizer is OptimizerName.ADAMW)
+
+    def beyond(strategy: Strategy, layers: int, besides: float) -> float:
+        """Seconds of a step that remain unexplained."""
+        step, plain = taken[strategy, layers], taken[Strategy.DDP, layers]
+        shape = block_shape(step.hidden, step.intermediate, layers, step.vocab)
+        own = shape.parameters / figures.processes
+        counted = own * (1 / rate + besides) - shape.parameters / rate
+        return step.seconds - plain.seconds - counted - _sending(figures, shape, strategy)
+
+    whole = taken[Strategy.ZERO1, many]
+    shape = block_shape(whole.hidden, whole.intermediate, many, whole.vocab)
+    update = beyond(Strategy.ZERO1, many, 0.0) / (shape.parameters / figures.processes)
+    update = max(0.0, update)
+    more, less = (beyond(Strategy.ZERO3, layers, update) for layers in (many, few))
+    return update, max(0.0, (more - less) / (many - few))
+
+
+def _sending(figures: Figures, shape: Shape, strategy: Strategy) -> float:
+    link = _speed(figures)
+    if link is None:
+        return 0.0
+    layout = Layout(1, figures.processes, strategy, context=1)
+    recipe = of_phase(Precision.FP32, OptimizerName.ADAMW, strategy)
+    return communication.states_seconds(communication.of(shape, recipe, layout), link)
 
 
 def fragmentation(held: Held) -> float:
@@ -326,11 +258,31 @@ def _matmul(figures: Figures, source: str) -> tuple[MatmulRate, ...]:
     return tuple(made)
 
 
-def _rate(bytes_per_second: float, latency_seconds: float | None, source: str) -> Rate:
+def _rate(bytes_per_second: float, source: str) -> Rate:
+    rate = _number(bytes_per_second / GB)
+    return Rate(peak_gbps=rate, measured_gbps=rate, source=source)
+
+
+def _speed(figures: Figures) -> Speed | None:
+    """What the processes reach together; nothing of one."""
+    if figures.link is None:
+        return None
+    assert figures.reduce is not None
+    assert figures.gather is not None
+    fastest = max(figures.link, figures.reduce, figures.gather)
+    return Speed(fastest, figures.link, reduce=figures.reduce, gather=figures.gather)
+
+
+def _link(figures: Figures, source: str) -> Rate | None:
+    speed, latency = _speed(figures), figures.latency_seconds
+    if speed is None:
+        return None
     return Rate(
-        peak_gbps=_number(bytes_per_second / GB),
-        measured_gbps=_number(bytes_per_second / GB),
-        latency_microseconds=None if latency_seconds is None else _number(latency_seconds * 1e6),
+        peak_gbps=_number(speed.peak / GB),
+        measured_gbps=_number(speed.measured / GB),
+        reduce_gbps=_number(speed.reduce / GB) if speed.reduce else None,
+        gather_gbps=_number(speed.gather / GB) if speed.gather else None,
+        latency_microseconds=None if latency is None else _number(latency * 1e6),
         source=source,
     )
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from curriculum_api import calibration, crd
-from curriculum_api.calibration import Figures, block_shape
+from curriculum_api.calibration import block_shape
 from curriculum_api.estimate import flops, hardware, memory, recipe, throughput
 from curriculum_api.estimate.hardware import GIB, Hardware, Room
 from curriculum_api.estimate.layout import Layout
+from curriculum_api.figures import Figures
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClass
 from curriculum_api.wire import OptimizerName, Precision, Strategy
 
@@ -18,8 +19,11 @@ from .verdict import verdict
 FP32 = Precision.FP32
 BEST, HALF, RATE, BLOCK, LOGIT, KEPT = 120e9, 40.0, 8e9, 2e-3, 30e-9, 0.5
 ATTENTION, LENGTH = 50e9, 400.0
+UPDATED, SHARDED, GATHERING = 2e8, 6e-9, 9e-3
+ALL_REDUCE, REDUCE, GATHER = 1.5e9, 0.7e9, 2e9
 """A made-up processor: products, memory, a block's own time, a logit's; what the allocator keeps;
-attention and the length at which it reaches half of it."""
+attention and the length at which it reaches half of it; parameters updated, and what a sharded one
+and a gathered block take besides; what is sent among two processes."""
 
 
 def figures(**changes: Any) -> Figures:
@@ -43,8 +47,11 @@ def figures(**changes: Any) -> Figures:
         "held": held(),
         "copied": 12e9,
         "fastest_copy": 14e9,
-        "updates": [{"optimizer": "AdamW", "rate": 2e8}],
-        "link": 1.5e9,
+        "updates": [{"optimizer": "AdamW", "rate": UPDATED}],
+        "steps": [step(name, layers) for name in ("DDP", "ZeRO1", "ZeRO3") for layers in (1, 3)],
+        "link": ALL_REDUCE,
+        "reduce": REDUCE,
+        "gather": GATHER,
         "latency_seconds": 1e-4,
         "storage": 4e8,
         "process_bytes": 700 << 20,
@@ -76,6 +83,29 @@ def loss(width: int, vocab: int, tokens: int) -> dict[str, Any]:
     product = BEST * width / (width + HALF)
     each = 6 * width / product + LOGIT
     return {"width": width, "vocab": vocab, "tokens": tokens, "seconds": tokens * vocab * each}
+
+
+def step(strategy: str, layers: int) -> dict[str, Any]:
+    """A small model's whole step on that processor, two processes sharing the work."""
+    count = block_shape(384, 1024, layers, vocab=256).parameters
+    sent, own = 4 * count / 2, count / 2
+    arithmetic = 7e-3 + layers * 5e-3
+    taken = (
+        arithmetic
+        + {
+            "DDP": count / UPDATED,
+            "ZeRO1": own * (1 / UPDATED + SHARDED) + sent / REDUCE + sent / GATHER,
+            # a small model's weights are gathered once for both passes
+            "ZeRO3": own * (1 / UPDATED + SHARDED)
+            + sent / REDUCE
+            + sent / GATHER
+            + layers * GATHERING,
+        }[strategy]
+    )
+    return {
+        "strategy": strategy, "hidden": 384, "intermediate": 1024, "layers": layers, "vocab": 256,
+        "seconds": taken,
+    }  # fmt: skip
 
 
 def held() -> dict[str, Any]:
@@ -148,6 +178,20 @@ def test_a_logit_is_told_from_its_product() -> None:
     assert calibration.logit_seconds(figures()) == pytest.approx(LOGIT, rel=1e-6)
 
 
+def test_what_sharding_takes_besides_is_told_from_what_is_sent_and_updated() -> None:
+    assert calibration.sharding_seconds(figures()) == pytest.approx((SHARDED, GATHERING))
+
+
+def test_sharding_that_seems_to_save_time_takes_nothing_besides() -> None:
+    """Noise: a sharded step that was faster than its parts."""
+    quick = [step(name, layers) for name in ("DDP", "ZeRO1", "ZeRO3") for layers in (1, 3)]
+    for one in quick[2:]:
+        one["seconds"] = 1e-3
+
+    assert calibration.sharding_seconds(figures(steps=quick)) == (0.0, 0.0)
+    assert hardware.of_class("cpu", made(steps=quick).spec).sharded_update == 0.0
+
+
 def test_the_class_matches_this_node_alone_and_names_its_source() -> None:
     spec = made().spec
     assert spec.performance is not None
@@ -160,13 +204,13 @@ def test_the_class_matches_this_node_alone_and_names_its_source() -> None:
 
 def test_a_gpus_class_matches_its_capability_and_keeps_what_gpus_have_in_common() -> None:
     gpu = made(
-        device="cuda", capability="12.1", trials=[], loss=None, held=None,
+        device="cuda", capability="12.1", trials=[], loss=None, held=None, steps=[],
         products=[{"precision": "BF16", "width": 8192, "rate": 9e13, "fastest": 9.2e13}],
     )  # fmt: skip
     found = hardware.of_class("gpu", gpu.spec)
 
     assert [rule.compute_capability for rule in gpu.spec.match] == ["12.1"]
-    assert found.block == 0.0
+    assert (found.block, found.gathering, found.sharded_update) == (0.0, 0.0, 0.0)
     assert found.half_width == {}
     assert found.bandwidth.measured == 12e9
 
@@ -188,7 +232,7 @@ def seconds(hardware_: Hardware, **changes: Any) -> throughput.Seconds:
     """A step of two small blocks."""
     shape = block_shape(256, 682, 2, vocab=1000)
     layout = replace(Layout(1, 1, Strategy.DDP, context=512), **changes)
-    bytes_each = recipe.of_phase(FP32, OptimizerName.ADAMW, Strategy.DDP)
+    bytes_each = recipe.of_phase(FP32, OptimizerName.ADAMW, layout.strategy)
     return throughput.of(shape, bytes_each, layout, hardware_, precision=FP32, length=512).seconds
 
 
@@ -207,7 +251,28 @@ def test_each_measured_figure_decides_its_part_of_a_step() -> None:
     )  # fmt: skip
     assert found.elementwise == pytest.approx(512 * (moved / RATE + 1000 * LOGIT), rel=1e-3)
     assert found.starting == pytest.approx(3 * BLOCK, rel=1e-3)
-    assert found.optimizer == pytest.approx(shape.parameters / 2e8, rel=1e-3)
+    assert found.optimizer == pytest.approx(shape.parameters / UPDATED, rel=1e-3)
+
+
+def test_sharding_among_processes_goes_by_what_was_measured_of_it() -> None:
+    count = block_shape(256, 682, 2, vocab=1000).parameters
+    one, three = (
+        seconds(machine(), gpus_per_node=2, strategy=strategy)
+        for strategy in (Strategy.ZERO1, Strategy.ZERO3)
+    )
+
+    for found in (one, three):
+        assert found.optimizer == pytest.approx(count / 2 * (1 / UPDATED + SHARDED), rel=1e-3)
+        sent = 4 * count / 2 * (1 / REDUCE + 1 / GATHER)
+        assert found.communication == pytest.approx(throughput.EXPOSED * sent, rel=1e-3)
+    assert three.starting - one.starting == pytest.approx(3 * GATHERING, rel=1e-3)
+
+
+def test_an_all_reduce_goes_by_its_own_rate() -> None:
+    count = block_shape(256, 682, 2, vocab=1000).parameters
+    found = seconds(machine(), gpus_per_node=2)
+
+    assert found.communication == pytest.approx(throughput.EXPOSED * 4 * count / ALL_REDUCE, 1e-3)
 
 
 def test_a_tiled_loss_makes_its_logits_twice() -> None:
@@ -221,7 +286,7 @@ def test_passes_start_their_operations_each() -> None:
 
 
 def test_an_optimizer_that_was_not_measured_goes_by_its_bytes() -> None:
-    unknown = seconds(machine(updates=[]))
+    unknown = seconds(machine(updates=[], steps=[]))
     shape = block_shape(256, 682, 2, vocab=1000)
 
     # gradients, weights and moments, each read and written

@@ -13,20 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from curriculum_api.calibration import (
-    HEAD_WIDTH,
-    Attention,
-    Held,
-    Loss,
-    Product,
-    Trial,
-    Update,
-    block_shape,
-)
+from curriculum_api.calibration import HEAD_WIDTH, block_shape
+from curriculum_api.figures import Attention, Held, Loss, Product, Trial, Update
 from curriculum_api.run import PhaseRun, RunOptimizer
 from curriculum_api.wire import OptimizerName, Precision, Strategy, Wire
 from curriculum_trainer import machine, memory, sequence_parallel, sharding
@@ -68,7 +59,10 @@ class Sizes:
     """Of the square product on a GPU."""
 
     copy_bytes: int = 1 << 26
-    reduce_bytes: int = 1 << 25
+    collective_bytes: int = 1 << 25
+    step: tuple[int, int, int] = (384, 1, 3)
+    """Width of a model that is sharded, and its blocks: fewer and more."""
+
     file_bytes: int = 1 << 28
 
 
@@ -149,17 +143,17 @@ def held(device: Device, sizes: Sizes, run: PhaseRun) -> tuple[int, int, Held | 
     Before: after a step of next to nothing, so that libraries are loaded and threads are started.
     On a GPU the framework itself counts what it cannot use, so nothing is trained.
     """
-    _steps(_scores(HEAD_WIDTH, HEAD_WIDTH, 1, 256, device), run, 8, 1, device)
+    _steps(small_model(HEAD_WIDTH, HEAD_WIDTH, 1, 256, device), run, 8, 1, device)
     if device.kind == "cuda":
         free, total = torch.cuda.mem_get_info(device.index)
         return int(total - free - torch.cuda.memory_reserved(device.index)), 0, None
     alone = machine.resident_bytes()
     sharded = run.model_copy(update={"strategy": Strategy.ZERO1})
-    _steps(_scores(HEAD_WIDTH, HEAD_WIDTH, 1, 256, device), sharded, 8, 1, device)
+    _steps(small_model(HEAD_WIDTH, HEAD_WIDTH, 1, 256, device), sharded, 8, 1, device)
     before = machine.resident_bytes()
     hidden, layers, tokens = sizes.held
     vocab = hidden * 8
-    scores = _scores(hidden, 8 * hidden // 3, layers, vocab, device)
+    scores = small_model(hidden, 8 * hidden // 3, layers, vocab, device)
     _steps(scores, run, tokens, 3, device)
     peak = machine.peak_resident_bytes()
     return (
@@ -180,19 +174,19 @@ def updates(device: Device, sizes: Sizes, run: PhaseRun) -> Iterator[Update]:
     """Parameters a second of each optimizer, with the norm and the clipping before it."""
     for name in OptimizerName:
         asked = run.model_copy(update={"optimizer": RunOptimizer(name=name, learning_rate=1e-4)})
-        scores = _scores(sizes.update_width, 8 * sizes.update_width // 3, 1, 256, device)
-        made = sharding.shard(scores, asked, device=device, passes=1, fill=_as_drawn)
+        scores = small_model(sizes.update_width, 8 * sizes.update_width // 3, 1, 256, device)
+        made = sharding.shard(scores, asked, device=device, passes=1, fill=as_drawn)
         count = sum(parameter.numel() for parameter in scores.parameters())
         taken: list[float] = []
         deadline = time.perf_counter() + 2 * sizes.seconds
         while len(taken) < 2 or time.perf_counter() < deadline:
             # not the last pass: ranks stop by their own clocks, so none may wait for another here
-            made.backward(made.scores(*_row(256, 8, device), last=False).sum())
-            _wait(device)
+            made.backward(made.scores(*row(256, 8, device), last=False).sum())
+            wait(device)
             began = time.perf_counter()
             made.norm()
             made.step(1e-4)
-            _wait(device)
+            wait(device)
             taken.append(time.perf_counter() - began)
         yield Update(optimizer=name, rate=count / statistics.median(taken[1:]))
 
@@ -203,29 +197,6 @@ def copying(device: Device, sizes: Sizes) -> tuple[float, float]:
     target = torch.empty_like(source)
     median, fastest = seconds(lambda: target.copy_(source), device, sizes.seconds)
     return 2 * sizes.copy_bytes / median, 2 * sizes.copy_bytes / fastest
-
-
-def ring(device: Device, sizes: Sizes) -> tuple[float | None, float | None]:
-    """Bytes a second of an all-reduce by what each process sends, and the seconds of a tiny one."""
-    ranks = dist.get_world_size()
-    if ranks == 1:
-        return None, None
-    values = torch.zeros(sizes.reduce_bytes // 4, device=device.name)
-    one = torch.zeros(1, device=device.name)
-
-    def tries(tensor: torch.Tensor, count: int) -> float:
-        dist.all_reduce(tensor)
-        taken = []
-        for _ in range(count):
-            _wait(device)
-            began = time.perf_counter()
-            dist.all_reduce(tensor)
-            _wait(device)
-            taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
-
-    sent = sizes.reduce_bytes * 2 * (ranks - 1) / ranks
-    return sent / tries(values, 15), tries(one, 100)
 
 
 def storage(folder: Path, sizes: Sizes) -> float:
@@ -252,10 +223,10 @@ def seconds(work: Callable[[], object], device: Device, budget: float) -> tuple[
     taken: list[float] = []
     deadline = time.perf_counter() + budget
     while len(taken) < 2 or time.perf_counter() < deadline:
-        _wait(device)
+        wait(device)
         began = time.perf_counter()
         work()
-        _wait(device)
+        wait(device)
         taken.append(time.perf_counter() - began)
         if taken[0] > budget:
             break
@@ -264,10 +235,10 @@ def seconds(work: Callable[[], object], device: Device, budget: float) -> tuple[
 
 
 def _steps(scores: Any, run: PhaseRun, tokens: int, count: int, device: Device) -> None:
-    made = sharding.shard(scores, run, device=device, passes=1, fill=_as_drawn)
+    made = sharding.shard(scores, run, device=device, passes=1, fill=as_drawn)
     vocab = scores.decoder.config.vocab_size
     for _ in range(count):
-        made.backward(made.scores(*_row(vocab, tokens, device)).sum())
+        made.backward(made.scores(*row(vocab, tokens, device)).sum())
         made.norm()
         made.step(1e-4)
 
@@ -339,21 +310,22 @@ def _products_on_a_gpu(device: Device, sizes: Sizes) -> Iterator[Product]:
 def _decoder_seconds(
     hidden: int, intermediate: int, layers: int, tokens: int, device: Device, sizes: Sizes
 ) -> float:
-    scores = _scores(hidden, intermediate, layers, 256, device)
-    row = _row(256, tokens, device, document=sizes.document)
+    scores = small_model(hidden, intermediate, layers, 256, device)
+    given = row(256, tokens, device, document=sizes.document)
 
     def work() -> None:
-        scores(*row).sum().backward()
+        scores(*given).sum().backward()
 
     median, _ = seconds(work, device, sizes.seconds)
     return median
 
 
-def _as_drawn(_take: Take) -> None:
+def as_drawn(_take: Take) -> None:
     """Weights that a model has already."""
 
 
-def _scores(hidden: int, intermediate: int, layers: int, vocab: int, device: Device) -> Any:
+def small_model(hidden: int, intermediate: int, layers: int, vocab: int, device: Device) -> Any:
+    """A `TokenScores` of a few blocks in FP32, as drawn, nothing of it computed again."""
     shape = block_shape(hidden, intermediate, layers, vocab)
     sequence_parallel.register(None)
     config = AutoConfig.for_model(
@@ -377,9 +349,7 @@ def _scores(hidden: int, intermediate: int, layers: int, vocab: int, device: Dev
     return made.to(device.name)
 
 
-def _row(
-    vocab: int, tokens: int, device: Device, *, document: int | None = None
-) -> tuple[Any, ...]:
+def row(vocab: int, tokens: int, device: Device, *, document: int | None = None) -> tuple[Any, ...]:
     """One row, of one document or of several that are alike."""
     length = min(tokens, document or tokens)
     row = torch.randint(vocab, (1, tokens), device=device.name)
@@ -387,6 +357,7 @@ def _row(
     return row, positions, row, ((length,) * (tokens // length),)
 
 
-def _wait(device: Device) -> None:
+def wait(device: Device) -> None:
+    """Until the device has done what it was given."""
     if device.kind == "cuda":
         torch.cuda.synchronize(device.index)

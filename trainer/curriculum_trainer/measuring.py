@@ -14,12 +14,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from curriculum_api.calibration import Figures
+from curriculum_api.figures import Figures
 from curriculum_api.run import PhaseRun
 from curriculum_trainer import (
     collective,
     machine,
     measure,
+    measure_together,
     processes,
     synthetic,
     train,  # noqa: F401
@@ -40,7 +41,8 @@ BRIEF = Sizes(
     update_width=64,
     side=64,
     copy_bytes=1 << 16,
-    reduce_bytes=1 << 12,
+    collective_bytes=1 << 12,
+    step=(64, 1, 2),
     file_bytes=1 << 16,
 )
 """To see that it runs; its figures mean nothing."""
@@ -90,7 +92,6 @@ def _rates(device: Device, sizes: Sizes, run: PhaseRun) -> dict[str, Any]:
     """One round of all but the disk, by the names of `Figures`."""
     cpu = device.kind == "cpu"
     copied, fastest_copy = measure.copying(device, sizes)
-    link, latency = measure.ring(device, sizes)
     return {
         "products": tuple(measure.products(device, sizes)),
         "attention": tuple(measure.attention(device, sizes)),
@@ -99,8 +100,8 @@ def _rates(device: Device, sizes: Sizes, run: PhaseRun) -> dict[str, Any]:
         "copied": copied,
         "fastest_copy": fastest_copy,
         "updates": tuple(measure.updates(device, sizes, run)),
-        "link": link,
-        "latency_seconds": latency,
+        "steps": tuple(measure_together.steps(device, sizes, run)) if cpu else (),
+        **measure_together.collectives(device, sizes),
     }
 
 

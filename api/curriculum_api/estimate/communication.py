@@ -18,16 +18,58 @@ from curriculum_api.wire import Strategy
 class Traffic:
     """Bytes of one accelerator in one optimizer step."""
 
-    states: float
-    """Gradients and weights, over all ranks; computing may go on meanwhile."""
+    all_reduced: float
+    """Gradients, over all ranks, whole; computing may go on meanwhile."""
+
+    reduced: float
+    """Gradients, each rank's part to it."""
+
+    gathered: float
+    """Weights."""
 
     sequence: float
     """The exchange of heads for positions, among sequence-parallel ranks; all wait for it."""
 
+    @property
+    def states(self) -> float:
+        """Gradients and weights."""
+        return self.all_reduced + self.reduced + self.gathered
+
 
 def of(shape: Shape, recipe: Recipe, layout: Layout) -> Traffic:
-    """The traffic of one optimizer step."""
-    return Traffic(states=_states(shape, recipe, layout), sequence=_sequence(shape, recipe, layout))
+    """The traffic of one optimizer step: P parameters, g and w bytes each, in m passes.
+
+    DDP all-reduces them, 2 g P; ZeRO-1 reduces g P and gathers w P; ZeRO-2 the same but reduces in
+    each pass; ZeRO-3 reduces g P in each pass and gathers w P for its forward and its backward half
+    each, less the weights that stay from one to the other.
+    """
+    share = (layout.gpus - 1) / layout.gpus
+    gradients = share * recipe.gradients * shape.parameters
+    weights = share * recipe.weights * shape.parameters
+    all_reduced, reduced, gathered = 0.0, gradients, weights
+    match layout.strategy:
+        case Strategy.DDP:
+            all_reduced, reduced, gathered = 2 * gradients, 0.0, 0.0
+        case Strategy.ZERO1:
+            pass
+        case Strategy.ZERO2:
+            reduced = gradients * layout.passes
+        case Strategy.ZERO3:
+            each = recipe.gathered or recipe.weights
+            narrow = min(recipe.gradients, recipe.gathered or recipe.gradients)
+            reduced = share * narrow * shape.parameters * layout.passes
+            again = max(0.0, shape.parameters - recipe.reused)
+            gathered = share * each * (shape.parameters + again) * layout.passes
+    return Traffic(all_reduced, reduced, gathered, sequence=_sequence(shape, recipe, layout))
+
+
+def states_seconds(traffic: Traffic, link: Speed) -> float:
+    """Seconds of gradients and weights over a link, were nothing else to be done."""
+    return (
+        traffic.all_reduced / link.measured
+        + traffic.reduced / (link.reduce or link.measured)
+        + traffic.gathered / (link.gather or link.measured)
+    )
 
 
 def states_link(layout: Layout, hardware: Hardware) -> Speed | None:
@@ -43,28 +85,6 @@ def sequence_link(layout: Layout, hardware: Hardware) -> Speed | None:
         return None
     inside = layout.sequence_parallel <= layout.gpus_per_node
     return hardware.link if inside else hardware.fabric
-
-
-def _states(shape: Shape, recipe: Recipe, layout: Layout) -> float:
-    """Bytes by strategy, with P parameters, g and w bytes each, over a step of m passes.
-
-    DDP 2 g P; ZeRO-1 g P reduced and w P gathered; ZeRO-2 the same but reduced in each pass;
-    ZeRO-3 gathers w P for each forward and each backward pass and reduces g P in each.
-    """
-    share = (layout.gpus - 1) / layout.gpus
-    gradients = recipe.gradients * shape.parameters
-    weights = recipe.weights * shape.parameters
-    gathered = (recipe.gathered or recipe.weights) * shape.parameters
-    match layout.strategy:
-        case Strategy.DDP:
-            return share * 2 * gradients
-        case Strategy.ZERO1:
-            return share * (gradients + weights)
-        case Strategy.ZERO2:
-            return share * (gradients * layout.passes + weights)
-        case Strategy.ZERO3:
-            reduced = min(recipe.gradients, recipe.gathered or recipe.gradients)
-            return share * layout.passes * (2 * gathered + reduced * shape.parameters)
 
 
 def _sequence(shape: Shape, recipe: Recipe, layout: Layout) -> float:

@@ -39,12 +39,37 @@ class Speed:
     latency: float = 0.0
     """Seconds of the smallest transfer, where measured."""
 
+    reduce: float | None = None
+    """Of a reduction, each rank's part to it, where it is another than `measured`."""
+
+    gather: float | None = None
+    """Of a gathering, likewise."""
+
     def __post_init__(self) -> None:
-        if not 0 < self.measured <= self.peak:
-            raise ValueError(
-                f"a measured rate must be above 0 and at most its peak, not {self.measured:g} of"
-                f" {self.peak:g}: correct one of them"
-            )
+        for rate in (self.measured, self.reduce, self.gather):
+            if rate is not None and not 0 < rate <= self.peak:
+                raise ValueError(
+                    f"a measured rate must be above 0 and at most its peak, not {rate:g} of"
+                    f" {self.peak:g}: correct one of them"
+                )
+
+    def times(self, count: int) -> "Speed":
+        """As many of it at once."""
+        return Speed(
+            self.peak * count,
+            self.measured * count,
+            reduce=self.reduce and self.reduce * count,
+            gather=self.gather and self.gather * count,
+        )
+
+    def at_most(self, other: "Speed") -> "Speed":
+        """Both one after the other: of each kind the slower."""
+        return Speed(
+            min(self.peak, other.peak),
+            min(self.measured, other.measured),
+            reduce=min(self.reduce or self.measured, other.reduce or other.measured),
+            gather=min(self.gather or self.measured, other.gather or other.measured),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +141,17 @@ class Hardware:
     block: float = 0.0
     """Seconds of a block beside arithmetic and memory: the start of each of its operations."""
 
+    gathering: float = 0.0
+    """Seconds of a block in which its weights are gathered and let go, beside their bytes."""
+
     logit: float | None = None
     """Seconds of a logit in its loss beside its product, where measured."""
 
     updates: Mapping[OptimizerName, float] = field(default_factory=dict)
     """Parameters a second that an optimizer updates, where measured."""
+
+    sharded_update: float = 0.0
+    """Seconds that an update takes besides for each parameter where states are sharded."""
 
     process: float | None = None
     """Bytes of a training process before its model, where measured."""
@@ -138,12 +169,8 @@ class Hardware:
         NCCL runs a ring through every network card at once, so each accelerator sees the node's
         cards together, but no more than the links inside the node.
         """
-        together = Speed(
-            self.fabric.peak * self.gpus_per_node, self.fabric.measured * self.gpus_per_node
-        )
-        if self.link is None:
-            return together
-        return Speed(min(together.peak, self.link.peak), min(together.measured, self.link.measured))
+        together = self.fabric.times(self.gpus_per_node)
+        return together if self.link is None else together.at_most(self.link)
 
     def product(self, precision: Precision) -> Speed:
         """FLOP/s of a matrix product.
@@ -251,6 +278,8 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
             if rate.half_length is not None
         },
         block=float(numbers.block_microseconds or 0) / 1e6,
+        gathering=float(numbers.gather_microseconds or 0) / 1e6,
+        sharded_update=float(numbers.sharded_nanoseconds or 0) / 1e9,
         logit=None if numbers.logit_nanoseconds is None else float(numbers.logit_nanoseconds) / 1e9,
         updates={
             update.optimizer: float(update.giga_parameters) * 1e9 for update in numbers.updates
@@ -263,7 +292,12 @@ def _hardware(name: str, spec: AcceleratorClassSpec) -> Hardware:
 
 def _rate(rate: Rate) -> Speed:
     found = _speed(rate.peak_gbps, rate.measured_gbps, GB, BANDWIDTH_SHARE)
-    return replace(found, latency=float(rate.latency_microseconds or 0) / 1e6)
+    return replace(
+        found,
+        latency=float(rate.latency_microseconds or 0) / 1e6,
+        reduce=None if rate.reduce_gbps is None else float(rate.reduce_gbps) * GB,
+        gather=None if rate.gather_gbps is None else float(rate.gather_gbps) * GB,
+    )
 
 
 def _speed(peak: str, measured: str | None, unit: float, share: float) -> Speed:

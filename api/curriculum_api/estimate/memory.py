@@ -248,10 +248,10 @@ def _buffers(shape: Shape, recipe: Recipe, layout: Layout) -> float:
     DDP's buckets are the gradients themselves, but torch's sums those of several passes apart from
     them until the last. DeepSpeed fills a bucket of gradients, and copies it into the order in
     which the ranks get their parts. ZeRO-1 and 2 flatten the gradients that the update takes.
-    ZeRO-3 holds besides the weights of two blocks, the two wide matrices of the ends, and those
-    ahead twice, as they are received and put together; with the gradients of the block and of the
-    output matrix before they are cut (`AllGatherCoalescedHandle` and `reduce_scatter_coalesced` of
-    DeepSpeed 0.19).
+    ZeRO-3 holds besides the weights of two blocks, the two wide matrices of the ends or, if they
+    are more, the weights that stay until they are used again, and those ahead twice, as they are
+    received and put together; with the gradients of the block and of the output matrix before they
+    are cut (`AllGatherCoalescedHandle` and `reduce_scatter_coalesced` of DeepSpeed 0.19).
     """
     if layout.strategy is Strategy.DDP:
         return recipe.apart * shape.parameters if layout.passes > 1 else 0.0
@@ -261,5 +261,6 @@ def _buffers(shape: Shape, recipe: Recipe, layout: Layout) -> float:
     gathered = recipe.weights if recipe.gathered is None else recipe.gathered
     ahead = min(PREFETCH_ELEMENTS, shape.parameters)
     ends = shape.embedding * (1 if shape.tied else 2)
-    held = 2 * shape.block + ends + 2 * ahead
+    stay = max(ends, min(recipe.reused, shape.parameters))
+    held = 2 * shape.block + stay + 2 * ahead
     return bucket + gathered * held + recipe.gradients * shape.block

@@ -11,6 +11,11 @@ MOMENT_BYTES = {
 }
 """Both moments of one parameter; the quantised ones carry a scale a block besides, 2 % and less."""
 
+REUSED = 5e8
+"""Last weights of a model that DeepSpeed keeps from the forward to the backward pass: between the
+two uses lie twice as many as come after, and it keeps what it uses again within 1e9
+(`stage3_max_reuse_distance`, its default)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -36,6 +41,9 @@ class Recipe:
 
     gathered: float | None = None
     """Bytes in which ZeRO-3 gathers a weight; as the weights are kept where None."""
+
+    reused: float = 0.0
+    """Weights that ZeRO-3 gathers once for both halves of a pass, the last ones."""
 
     apart: float = 0.0
     """Bytes of a gradient that is summed over passes outside of what DDP reduces."""
@@ -84,6 +92,7 @@ def of_phase(
         copies=2.0 if low and not recomputed else 0.0,
         element=2.0 if low else 4.0,
         residual=4.0,
+        reused=REUSED if strategy is Strategy.ZERO3 else 0.0,
         apart=4.0 if strategy is Strategy.DDP else 0.0,
         optimizer=optimizer,
     )

@@ -214,10 +214,12 @@ def _attention(hardware: Hardware, precision: Precision, length: float) -> float
 def _updating(shape: Shape, recipe: Recipe, layout: Layout, hardware: Hardware) -> float:
     """Seconds of the update, by the optimizer's measured rate or by its bytes."""
     rate = hardware.updates.get(recipe.optimizer) if recipe.optimizer else None
+    sharded = layout.strategy is not Strategy.DDP
+    own = shape.parameters / (layout.gpus if sharded else 1)
+    besides = own * hardware.sharded_update if sharded else 0.0
     if rate is None:
-        return optimizer_bytes(shape, recipe, layout) / hardware.bandwidth.measured
-    own = 1 if layout.strategy is Strategy.DDP else layout.gpus
-    return shape.parameters / own / rate
+        return optimizer_bytes(shape, recipe, layout) / hardware.bandwidth.measured + besides
+    return own / rate + besides
 
 
 def _starting(shape: Shape, layout: Layout, hardware: Hardware) -> float:
@@ -228,7 +230,10 @@ def _starting(shape: Shape, layout: Layout, hardware: Hardware) -> float:
     """
     again = 1.5 if layout.recompute is Recompute.EVERYTHING else 1.0
     fused = PASSES[layout.kernels] / PASSES[Kernels.EAGER]
-    return hardware.block * (shape.layers + 1) * again * fused * layout.passes
+    block = hardware.block * fused
+    if layout.strategy is Strategy.ZERO3:
+        block += hardware.gathering
+    return block * (shape.layers + 1) * again * layout.passes
 
 
 def _exposed(
@@ -237,7 +242,7 @@ def _exposed(
     """Seconds of communication that a step waits for."""
     states_link = communication.states_link(layout, hardware)
     sequence_link = communication.sequence_link(layout, hardware)
-    states = traffic.states / states_link.measured if states_link else 0.0
+    states = communication.states_seconds(traffic, states_link) if states_link else 0.0
     hidden = min((1 - EXPOSED) * states, computing)
     return states - hidden + (traffic.sequence / sequence_link.measured if sequence_link else 0.0)
 

@@ -83,6 +83,13 @@ class Rate(Wire):
     measured_gbps: Annotated[Decimal | None, Field(alias="measuredGBps")] = None
     """As measured; four fifths of the peak where absent."""
 
+    reduce_gbps: Annotated[Decimal | None, Field(alias="reduceGBps")] = None
+    """Of links: a reduction's, each rank's part to it, as measured; `measuredGBps`, which is then
+    an all-reduce's, where absent. NCCL's are alike; gloo's takes as long as an all-reduce."""
+
+    gather_gbps: Annotated[Decimal | None, Field(alias="gatherGBps")] = None
+    """Of links: a gathering's, likewise."""
+
     latency_microseconds: Decimal | None = None
     """What the smallest collective takes, where it was measured."""
 
@@ -135,6 +142,10 @@ class Performance(Wire):
     """What a block takes forward and backward beside its arithmetic and its memory, because each of
     its operations has to be started; nothing where absent, as on a GPU, which works meanwhile."""
 
+    gather_microseconds: Decimal | None = None
+    """What ZeRO-3 takes, forward and backward, to gather a block's weights and to let them go,
+    beside their bytes; nothing where absent, likewise."""
+
     logit_nanoseconds: Decimal | None = None
     """What a logit takes in its loss, forward and backward, beside its product; by the memory's
     rate where absent. Logits are the largest tensors of all, and memory that is new to a process
@@ -142,6 +153,10 @@ class Performance(Wire):
 
     updates: Annotated[tuple[UpdateRate, ...], Field(max_length=8), ListMap(("optimizer",))] = ()
     """Optimizers as measured; by the memory's rate where absent."""
+
+    sharded_nanoseconds: Decimal | None = None
+    """What an update takes besides for each parameter of an accelerator's part where states are
+    sharded, because gradients and weights are copied; nothing where absent."""
 
     fragmentation: Decimal | None = None
     """Share of the tensors that come and go which the allocator keeps besides, as measured; 0.04

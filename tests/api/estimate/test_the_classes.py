@@ -1,5 +1,6 @@
 """The chart's classes, the built-in ones and the examples are read alike and carry sources."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from curriculum_api.estimate.hardware import Speed
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClassSpec
 
 ROOT = Path(__file__).parents[3]
+EIGHT = {"image": "trainer", **CLASSES["b200-sm100"]}
 
 
 def test_built_in_classes_are_the_charts() -> None:
@@ -46,6 +48,24 @@ def test_a_class_without_figures_says_what_to_add() -> None:
 
     with pytest.raises(ValueError, match=r'"x" has no spec\.performance.*add its published'):
         hardware.of_class("x", kind)
+
+
+@pytest.mark.parametrize("kind", ["reduce", "gather"])
+@pytest.mark.parametrize("rate", [0.0, 21.0])
+def test_a_collective_that_no_link_can_carry_is_refused(kind: str, rate: float) -> None:
+    with pytest.raises(ValueError, match=f"at most its peak, not {rate:g} of 20"):
+        Speed(20.0, 10.0, **{kind: rate})
+
+
+def test_a_ring_over_nodes_is_as_fast_as_its_slower_part_in_each_kind() -> None:
+    found = replace(
+        hardware.of_class("x", AcceleratorClassSpec.model_validate(EIGHT)),
+        link=Speed(20.0, 10.0, gather=15.0),
+        fabric=Speed(2.0, 2.0, reduce=1.0, gather=2.0),
+    ).ring
+
+    # eight cards together, or the links inside a node
+    assert found == Speed(16.0, 10.0, reduce=8.0, gather=15.0)
 
 
 @pytest.mark.parametrize("rate", ["0", "1e-400"])
