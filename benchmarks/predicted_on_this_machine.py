@@ -5,9 +5,9 @@
 The machine is calibrated before and after each case, for as many processes as it trains with; the
 prediction is the mean of both, because a virtual machine changes its speed within minutes, and how
 far the two lie apart is printed beside it. No case was calibrated on: the probe times parts, and
-of whole steps those of three blocks over eight tokens. Each case trains as `curriculum run` trains it, over
-one long document of random tokens. Memory is the most that any process held resident; a step's time
-is the median once warm.
+of whole steps those of three blocks over eight tokens. Each case trains as `curriculum run` trains
+it, over one long document of random tokens. Memory is the most that any process held resident; a
+step's time is the median once warm.
 """
 
 import argparse
