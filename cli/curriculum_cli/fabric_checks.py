@@ -7,12 +7,11 @@ from curriculum_api.check import Check, Verdict
 from curriculum_api.preflight import diagnose, floors
 from curriculum_api.preflight import figures as measures
 from curriculum_api.preflight.figures import UNITS, PairFigures, digits
-from curriculum_api.v1alpha1.curriculum import Phase
-from curriculum_api.wire import Precision
 from curriculum_cli import node_checks
 from curriculum_cli.cluster_checks import ClusterFacts, pools_of, row, some
 from curriculum_cli.node_checks import Machine
 from curriculum_operator import check, names, observe
+from curriculum_operator.build import proof
 from curriculum_operator.fabric import rendered
 from curriculum_operator.fabric.rendered import Rendered
 
@@ -42,9 +41,8 @@ def of_node(
     """What a phase on this node would get; None where its profile cannot be rendered."""
     pool = next(iter(pools_of([node], kind, facts.pools.values())), None)
     try:
-        return rendered.render(
-            kind.spec, pool.spec if pool else None, _alone(kind.name), site=profiles
-        )
+        alone = proof.phase_of(kind, pool, nodes=1, site=profiles)
+        return rendered.render(kind.spec, pool.spec if pool else None, alone, site=profiles)
     except ValueError:
         return None
 
@@ -58,9 +56,11 @@ def _of_class(
     now: datetime,
 ) -> Iterable[Check]:
     subject = f"class {kind.name}"
-    problems = list(check.of_fabric(_alone(kind.name), kind, None, site=profiles))
+    # one node, which every profile takes: what a pod gets hardly hangs on more
+    alone = proof.phase_of(kind, None, nodes=1, site=profiles)
+    problems = list(check.of_fabric(alone, kind, None, site=profiles))
     try:
-        fabric = rendered.render(kind.spec, None, _alone(kind.name), site=profiles)
+        fabric = rendered.render(kind.spec, None, alone, site=profiles)
     except ValueError as error:
         yield row("profile", kind.spec.fabric.profile, Verdict.FAIL, remedy=str(error),
                   subject=subject)  # fmt: skip
@@ -140,19 +140,3 @@ def _of_curriculum(
 def _link(pair: PairFigures) -> str:
     value = digits(pair.figures[measures.Check.LINK])
     return f"{value} {UNITS[measures.Check.LINK]} ({', '.join(pair.nodes)})"
-
-
-def _alone(kind: str) -> Phase:
-    """A phase of one node, which every profile takes: what a pod gets hardly hangs on more."""
-    return Phase.model_validate(
-        {
-            "name": "doctor",
-            "acceleratorClass": kind,
-            "nodes": 1,
-            "tokens": 1,
-            "contextLength": 1,
-            "precision": Precision.BF16,
-            "optimizer": {"learningRate": "1e-4"},
-            "data": [{"source": "doctor"}],
-        }
-    )

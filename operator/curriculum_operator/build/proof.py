@@ -109,7 +109,7 @@ def pytorchjob(
     Raises:
         ValueError: the fabric cannot be rendered.
     """
-    phase = _phase(kind, pool, nodes=len(nodes), site=site)
+    phase = phase_of(kind, pool, nodes=len(nodes), site=site)
     labels = _labels(name)
     pods = gang.Gang(
         phase=phase,
@@ -147,7 +147,7 @@ def config_map(
 ) -> meta.Object:
     """The run of a job that was made, and is its owner."""
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
-    phase = _phase(kind, pool, nodes=len(nodes), site=site)
+    phase = phase_of(kind, pool, nodes=len(nodes), site=site)
     document = phase_run(
         namespace=namespace,
         accelerator_class=kind.name,
@@ -174,15 +174,15 @@ def config_map(
     }
 
 
-def _phase(
+def phase_of(
     kind: observe.AcceleratorClass,
     pool: observe.RentedPool | None,
     *,
     nodes: int,
     site: Mapping[str, str],
 ) -> Phase:
-    """The phase whose pods these would be: of so many nodes, or of the fewest that its fabric
-    joins, as two neighbours in a ring are cabled like the ring."""
+    """A phase that is never trained, whose pods show what a class's get: of so many nodes, or of
+    the fewest that its fabric joins, as two neighbours in a ring are cabled like the ring."""
     fabric = (pool.spec.fabric if pool else None) or kind.spec.fabric
     least = profile.find(fabric.profile, site).head.nodes.least if nodes > 1 else 1
     return Phase(
