@@ -267,10 +267,10 @@ def _speed(figures: Figures) -> Speed | None:
     """What the processes reach together; nothing of one."""
     if figures.link is None:
         return None
-    assert figures.reduce is not None
-    assert figures.gather is not None
-    fastest = max(figures.link, figures.reduce, figures.gather)
-    return Speed(fastest, figures.link, reduce=figures.reduce, gather=figures.gather)
+    apart = figures.reduce, figures.scatter, figures.gather
+    fastest = max(figures.link, *(rate for rate in apart if rate is not None))
+    reduce, scatter, gather = apart
+    return Speed(fastest, figures.link, reduce=reduce, scatter=scatter, gather=gather)
 
 
 def _link(figures: Figures, source: str) -> Rate | None:
@@ -281,6 +281,7 @@ def _link(figures: Figures, source: str) -> Rate | None:
         peak_gbps=_number(speed.peak / GB),
         measured_gbps=_number(speed.measured / GB),
         reduce_gbps=_number(speed.reduce / GB) if speed.reduce else None,
+        scatter_gbps=_number(speed.scatter / GB) if speed.scatter else None,
         gather_gbps=_number(speed.gather / GB) if speed.gather else None,
         latency_microseconds=None if latency is None else _number(latency * 1e6),
         source=source,

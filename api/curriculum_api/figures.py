@@ -112,7 +112,9 @@ class Figures(Wire):
     them."""
 
     reduce: float | None = None
-    """Of a reduction, each process's part to it."""
+    """Of reductions of each process's part to it."""
+
+    scatter: float | None = None
 
     gather: float | None = None
 

@@ -20,7 +20,7 @@ FP32 = Precision.FP32
 BEST, HALF, RATE, BLOCK, LOGIT, KEPT = 120e9, 40.0, 8e9, 2e-3, 30e-9, 0.5
 ATTENTION, LENGTH = 50e9, 400.0
 UPDATED, SHARDED, GATHERING = 2e8, 6e-9, 9e-3
-ALL_REDUCE, REDUCE, GATHER = 1.5e9, 0.7e9, 2e9
+ALL_REDUCE, REDUCE, SCATTER, GATHER = 1.5e9, 0.7e9, 0.4e9, 2e9
 """A made-up processor: products, memory, a block's own time, a logit's; what the allocator keeps;
 attention and the length at which it reaches half of it; parameters updated, and what a sharded one
 and a gathered block take besides; what is sent among two processes."""
@@ -51,6 +51,7 @@ def figures(**changes: Any) -> Figures:
         "steps": tried_steps(),
         "link": ALL_REDUCE,
         "reduce": REDUCE,
+        "scatter": SCATTER,
         "gather": GATHER,
         "latency_seconds": 1e-4,
         "storage": 4e8,
@@ -89,19 +90,14 @@ def step(strategy: str, layers: int) -> dict[str, Any]:
     """A small model's whole step on that processor, two processes sharing the work."""
     count = block_shape(384, 1024, layers, vocab=256).parameters
     sent, own = 4 * count / 2, count / 2
-    arithmetic = 7e-3 + layers * 5e-3
-    taken = (
-        arithmetic
-        + {
-            "DDP": count / UPDATED,
-            "ZeRO1": own * (1 / UPDATED + SHARDED) + sent / REDUCE + sent / GATHER,
-            # a small model's weights are gathered once for both passes
-            "ZeRO3": own * (1 / UPDATED + SHARDED)
-            + sent / REDUCE
-            + sent / GATHER
-            + layers * GATHERING,
-        }[strategy]
-    )
+    sharded = own * (1 / UPDATED + SHARDED) + sent / GATHER
+    taken = 7e-3 + layers * 5e-3
+    taken += {
+        "DDP": count / UPDATED,
+        "ZeRO1": sharded + sent / REDUCE,
+        # a small model's weights are gathered once for both passes
+        "ZeRO3": sharded + sent / SCATTER + layers * GATHERING,
+    }[strategy]
     return {
         "strategy": strategy, "hidden": 384, "intermediate": 1024, "layers": layers, "vocab": 256,
         "seconds": taken,
@@ -268,9 +264,9 @@ def test_sharding_among_processes_goes_by_what_was_measured_of_it() -> None:
         for strategy in (Strategy.ZERO1, Strategy.ZERO3)
     )
 
-    for found in (one, three):
+    for found, reduction in ((one, REDUCE), (three, SCATTER)):
         assert found.optimizer == pytest.approx(count / 2 * (1 / UPDATED + SHARDED), rel=1e-3)
-        sent = 4 * count / 2 * (1 / REDUCE + 1 / GATHER)
+        sent = 4 * count / 2 * (1 / reduction + 1 / GATHER)
         assert found.communication == pytest.approx(throughput.EXPOSED * sent, rel=1e-3)
     assert three.starting - one.starting == pytest.approx(3 * GATHERING, rel=1e-3)
 

@@ -29,22 +29,28 @@ VOCAB = 256
 
 
 def collectives(device: Device, sizes: Sizes) -> dict[str, float | None]:
-    """Bytes a second that a process sends in an all-reduce, a reduction and a gathering, as a ring
-    sends them, and the seconds of a tiny all-reduce; by the names of `Figures`."""
+    """Bytes a second that a process sends in each collective, as a ring sends them, and the seconds
+    of a tiny all-reduce; by the names of `Figures`."""
     ranks = dist.get_world_size()
     if ranks == 1:
-        return dict.fromkeys(("link", "reduce", "gather", "latency_seconds"))
+        return dict.fromkeys(("link", "reduce", "scatter", "gather", "latency_seconds"))
     part = torch.zeros(sizes.collective_bytes // 4 // ranks, device=device.name)
     whole = torch.zeros(part.numel() * ranks, device=device.name)
     one = torch.zeros(1, device=device.name)
     half = part.numel() * 4 * (ranks - 1)
+
+    def reduce() -> None:
+        # as ZeRO-1 does; the reduce-scatter is ZeRO-3's
+        for rank, own in enumerate(whole.chunk(ranks)):
+            dist.reduce(own, rank)
 
     def tries(work: Callable[[], object], count: int = LARGE_TRIES) -> float:
         return statistics.median(_seconds(work, device, count + 1)[1:])
 
     return {
         "link": 2 * half / tries(lambda: dist.all_reduce(whole)),
-        "reduce": half / tries(lambda: dist.reduce_scatter_tensor(part, whole)),
+        "reduce": half / tries(reduce),
+        "scatter": half / tries(lambda: dist.reduce_scatter_tensor(part, whole)),
         "gather": half / tries(lambda: dist.all_gather_into_tensor(whole, part)),
         "latency_seconds": tries(lambda: dist.all_reduce(one), SMALL_TRIES),
     }

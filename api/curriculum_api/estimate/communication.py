@@ -22,7 +22,10 @@ class Traffic:
     """Gradients, over all ranks, whole; computing may go on meanwhile."""
 
     reduced: float
-    """Gradients, each rank's part to it."""
+    """Gradients, each rank's part to it alone."""
+
+    scattered: float
+    """Gradients, all parts to their ranks at once."""
 
     gathered: float
     """Weights."""
@@ -33,34 +36,35 @@ class Traffic:
     @property
     def states(self) -> float:
         """Gradients and weights."""
-        return self.all_reduced + self.reduced + self.gathered
+        return self.all_reduced + self.reduced + self.scattered + self.gathered
 
 
 def of(shape: Shape, recipe: Recipe, layout: Layout) -> Traffic:
     """The traffic of one optimizer step: P parameters, g and w bytes each, in m passes.
 
     DDP all-reduces them, 2 g P; ZeRO-1 reduces g P and gathers w P; ZeRO-2 the same but reduces in
-    each pass; ZeRO-3 reduces g P in each pass and gathers w P for its forward and its backward half
-    each, less the weights that stay from one to the other.
+    each pass; ZeRO-3 scatters g P in each pass and gathers w P for its forward and its backward
+    half each, less the weights that stay from one to the other.
     """
     share = (layout.gpus - 1) / layout.gpus
     gradients = share * recipe.gradients * shape.parameters
     weights = share * recipe.weights * shape.parameters
-    all_reduced, reduced, gathered = 0.0, gradients, weights
+    all_reduced, reduced, scattered, gathered = 0.0, 0.0, 0.0, weights
     match layout.strategy:
         case Strategy.DDP:
-            all_reduced, reduced, gathered = 2 * gradients, 0.0, 0.0
+            all_reduced, gathered = 2 * gradients, 0.0
         case Strategy.ZERO1:
-            pass
+            reduced = gradients
         case Strategy.ZERO2:
             reduced = gradients * layout.passes
         case Strategy.ZERO3:
             each = recipe.gathered or recipe.weights
             narrow = min(recipe.gradients, recipe.gathered or recipe.gradients)
-            reduced = share * narrow * shape.parameters * layout.passes
+            scattered = share * narrow * shape.parameters * layout.passes
             again = max(0.0, shape.parameters - recipe.reused)
             gathered = share * each * (shape.parameters + again) * layout.passes
-    return Traffic(all_reduced, reduced, gathered, sequence=_sequence(shape, recipe, layout))
+    sequence = _sequence(shape, recipe, layout)
+    return Traffic(all_reduced, reduced, scattered, gathered, sequence)
 
 
 def states_seconds(traffic: Traffic, link: Speed) -> float:
@@ -68,6 +72,7 @@ def states_seconds(traffic: Traffic, link: Speed) -> float:
     return (
         traffic.all_reduced / link.measured
         + traffic.reduced / (link.reduce or link.measured)
+        + traffic.scattered / (link.scatter or link.measured)
         + traffic.gathered / (link.gather or link.measured)
     )
 

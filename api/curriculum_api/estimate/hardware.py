@@ -40,13 +40,16 @@ class Speed:
     """Seconds of the smallest transfer, where measured."""
 
     reduce: float | None = None
-    """Of a reduction, each rank's part to it, where it is another than `measured`."""
+    """Of a reduction to one rank, where it is another than `measured`, an all-reduce's."""
+
+    scatter: float | None = None
+    """Of a reduce-scatter, likewise."""
 
     gather: float | None = None
-    """Of a gathering, likewise."""
+    """Of an all-gather, likewise."""
 
     def __post_init__(self) -> None:
-        for rate in (self.measured, self.reduce, self.gather):
+        for rate in (self.measured, self.reduce, self.scatter, self.gather):
             if rate is not None and not 0 < rate <= self.peak:
                 raise ValueError(
                     f"a measured rate must be above 0 and at most its peak, not {rate:g} of"
@@ -59,6 +62,7 @@ class Speed:
             self.peak * count,
             self.measured * count,
             reduce=self.reduce and self.reduce * count,
+            scatter=self.scatter and self.scatter * count,
             gather=self.gather and self.gather * count,
         )
 
@@ -68,6 +72,7 @@ class Speed:
             min(self.peak, other.peak),
             min(self.measured, other.measured),
             reduce=min(self.reduce or self.measured, other.reduce or other.measured),
+            scatter=min(self.scatter or self.measured, other.scatter or other.measured),
             gather=min(self.gather or self.measured, other.gather or other.measured),
         )
 
@@ -296,6 +301,7 @@ def _rate(rate: Rate) -> Speed:
         found,
         latency=float(rate.latency_microseconds or 0) / 1e6,
         reduce=None if rate.reduce_gbps is None else float(rate.reduce_gbps) * GB,
+        scatter=None if rate.scatter_gbps is None else float(rate.scatter_gbps) * GB,
         gather=None if rate.gather_gbps is None else float(rate.gather_gbps) * GB,
     )
 

@@ -84,11 +84,14 @@ class Rate(Wire):
     """As measured; four fifths of the peak where absent."""
 
     reduce_gbps: Annotated[Decimal | None, Field(alias="reduceGBps")] = None
-    """Of links: a reduction's, each rank's part to it, as measured; `measuredGBps`, which is then
-    an all-reduce's, where absent. NCCL's are alike; gloo's takes as long as an all-reduce."""
+    """Of links: a reduction's to one rank, as measured; `measuredGBps`, which is then an
+    all-reduce's, where absent. NCCL's collectives are alike, gloo's are not."""
 
-    gather_gbps: Annotated[Decimal | None, Field(alias="gatherGBps")] = None
-    """Of links: a gathering's, likewise."""
+    scatter_gbps: Annotated[Decimal | None, Field(alias="reduceScatterGBps")] = None
+    """Of links: a reduce-scatter's, likewise."""
+
+    gather_gbps: Annotated[Decimal | None, Field(alias="allGatherGBps")] = None
+    """Of links: an all-gather's, likewise."""
 
     latency_microseconds: Decimal | None = None
     """What the smallest collective takes, where it was measured."""

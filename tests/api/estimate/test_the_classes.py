@@ -50,7 +50,7 @@ def test_a_class_without_figures_says_what_to_add() -> None:
         hardware.of_class("x", kind)
 
 
-@pytest.mark.parametrize("kind", ["reduce", "gather"])
+@pytest.mark.parametrize("kind", ["reduce", "scatter", "gather"])
 @pytest.mark.parametrize("rate", [0.0, 21.0])
 def test_a_collective_that_no_link_can_carry_is_refused(kind: str, rate: float) -> None:
     with pytest.raises(ValueError, match=f"at most its peak, not {rate:g} of 20"):
@@ -60,12 +60,12 @@ def test_a_collective_that_no_link_can_carry_is_refused(kind: str, rate: float) 
 def test_a_ring_over_nodes_is_as_fast_as_its_slower_part_in_each_kind() -> None:
     found = replace(
         hardware.of_class("x", AcceleratorClassSpec.model_validate(EIGHT)),
-        link=Speed(20.0, 10.0, gather=15.0),
+        link=Speed(20.0, 10.0, scatter=9.0, gather=15.0),
         fabric=Speed(2.0, 2.0, reduce=1.0, gather=2.0),
     ).ring
 
     # eight cards together, or the links inside a node
-    assert found == Speed(16.0, 10.0, reduce=8.0, gather=15.0)
+    assert found == Speed(16.0, 10.0, reduce=8.0, scatter=9.0, gather=15.0)
 
 
 @pytest.mark.parametrize("rate", ["0", "1e-400"])
