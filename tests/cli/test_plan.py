@@ -58,6 +58,14 @@ def test_a_table_fits_its_columns(
     assert [line for line in out.splitlines() if len(line) > WIDTH] == []
 
 
+def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "-f", str(ARTICLE))
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    (table,) = [block for block in readme.split("```") if block.startswith("\nphase ")]
+
+    assert table.strip() in out
+
+
 def test_a_cell_of_any_width_is_cut() -> None:
     cells = ["9" * 300] * len(HEAD)
     assert all("…" in cell for cell in list(table(HEAD, [cells]))[-1].split())
