@@ -4,6 +4,7 @@ The training processes are forks of this one, so they start in no time. They run
 where there is a GPU, because CUDA does not survive a fork.
 """
 
+import importlib
 import os
 import warnings
 from collections.abc import Callable
@@ -24,6 +25,15 @@ with warnings.catch_warnings():
     from curriculum_trainer import zero
 
     zero.deepspeed_on("cpu")
+    # what training imports on its way, and would import again in every fork
+    for late in (
+        "deepspeed.module_inject.auto_ep_layer",
+        "deepspeed.runtime.superoffload.superoffload_stage3",
+        "tensorboardX.event_file_writer",
+        "tensorboardX.proto.event_pb2",
+        "torch._subclasses.schema_check_mode",
+    ):
+        importlib.import_module(late)
     # a fork of a process whose torch has computed with several threads hangs at its first such work
     torch.set_num_threads(1)
 

@@ -123,7 +123,7 @@ class Phases:
     def start(self, run: PhaseRun, name: str, **environment: str) -> "Launched":
         """Run one attempt in a process of its own, as a pod would."""
         message = self.root / f"termination-{name}"
-        pid = os.fork()
+        pid = processes.fork_frozen()
         if pid:
             return Launched(pid=pid, message=message)
         code = 1
@@ -179,7 +179,7 @@ def losses_of(text: str) -> list[float]:
 
 
 def _fork(work: Callable[[], Any], environment: dict[str, str], out: Path) -> int:
-    pid = os.fork()
+    pid = processes.fork_frozen()
     if pid:
         return pid
     code = 1

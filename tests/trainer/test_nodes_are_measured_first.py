@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,13 @@ import torch
 from curriculum_api.preflight import schedule
 from curriculum_api.preflight.figures import Check, Figures, Measured
 from curriculum_api.run import PhaseResult, PhaseRun
-from curriculum_trainer import interfaces, preflight_node, preflight_report, result
+from curriculum_trainer import (
+    interfaces,
+    preflight_node,
+    preflight_pair,
+    preflight_report,
+    result,
+)
 from curriculum_trainer.preflight_node import Product
 
 from .arming import arm, before
@@ -27,6 +34,15 @@ PRODUCT_SECONDS = 0.5
 
 SLOW_BYTES = 10e6
 """A second, over a link that carries many times that."""
+
+
+@pytest.fixture(autouse=True)
+def _short_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No quota slows these processes, and the slow ones are slower than all of this."""
+    monkeypatch.setattr(preflight_node, "burst", partial(preflight_node.burst, seconds=0.1))
+    monkeypatch.setattr(preflight_node, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(preflight_node, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(preflight_pair, "SECONDS", 0.1)
 
 
 def _measured(phases: Phases, run: PhaseRun) -> Measured:

@@ -13,6 +13,7 @@ import pytest
 
 from curriculum_api.run import PhaseResult, PhaseRun
 from curriculum_trainer import manifest, result
+from curriculum_trainer.sharding import DataParallel
 from curriculum_trainer.stop import Stop
 from curriculum_trainer.tensorfile import TensorFile
 
@@ -28,6 +29,8 @@ DEADLINE_SECONDS = 15
 """Long enough to load and train a few steps on a busy machine."""
 
 SLOW_SECONDS = 2
+
+STEP_SECONDS = 0.1
 
 
 def _endless(phases: Phases, **changes: object) -> PhaseRun:
@@ -147,7 +150,11 @@ def test_a_save_that_outlasts_the_grace_time_costs_only_itself(
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_deadline_is_met_with_a_complete_checkpoint(phases: Phases, processes: int) -> None:
+def test_the_deadline_is_met_with_a_complete_checkpoint(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    # until then it need not take both processors from the tests beside it
+    arm(monkeypatch, lambda _run: before(DataParallel, "step", lambda: time.sleep(STEP_SECONDS)))
     run = phases.run(
         "endless", steps=MANY_STEPS, deadline_seconds=DEADLINE_SECONDS, processes_per_node=processes
     )

@@ -1,10 +1,8 @@
 """Objectives and precisions: what comes out loads elsewhere, and what cannot be is refused."""
 
 import math
-import multiprocessing
 import shutil
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,9 +37,8 @@ def _generate(folder: Path) -> tuple[int, torch.dtype, int, str]:
 
 
 def test_the_last_checkpoint_loads_with_transformers_and_generates(trained: Phases) -> None:
-    # In a process of its own: torch's threads here would hang the processes forked by later tests.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
-        found = elsewhere.submit(_generate, trained.folder(trained.run(), 2)).result()
+    # in a process of its own: torch's threads here would hang the processes forked by later tests
+    (found,) = trained.together(trained.run(), lambda run: _generate(trained.folder(run, 2)))
 
     assert found == (8, torch.float32, CONTEXT, "def decode(")
 
@@ -75,16 +72,25 @@ def test_a_curriculum_of_growing_context_lowers_the_loss(
 def test_dpo_starts_at_the_reference_and_raises_the_margin(
     trained: Phases, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """In shards as well: its first steps are those of one process, which is quicker over many."""
     # slowly: answers of twelve tokens that nobody has seen before tell little each
     optimizer = {"learning_rate": 1e-3, "schedule": "Constant"}
-    run = trained.after(
-        trained.run(), "dpo", steps=60, optimizer=optimizer, **PAIRS, **SEQUENCE_PARALLEL
-    )
+    run = trained.after(trained.run(), "dpo", steps=60, optimizer=optimizer, **PAIRS)
     assert trained.launch(run).outcome == "Succeeded"
     lines = steps_of(capfd.readouterr().out)
+    sharded = trained.after(
+        trained.run(), "dpo-sharded", steps=8, optimizer=optimizer, **PAIRS, **SEQUENCE_PARALLEL
+    )
+    assert trained.launch(sharded).outcome == "Succeeded"
+    same = steps_of(capfd.readouterr().out)
 
-    assert math.isclose(lines[0]["loss"], math.log(2), rel_tol=1e-5)
-    assert abs(lines[0]["reward_margin"]) < 1e-4
+    assert len(same) == 8
+    for line, other in zip(lines, same, strict=False):
+        assert math.isclose(line["loss"], other["loss"], rel_tol=1e-5)
+        assert math.isclose(line["reward_margin"], other["reward_margin"], abs_tol=1e-4)
+    for first in (lines[0], same[0]):
+        assert math.isclose(first["loss"], math.log(2), rel_tol=1e-5)
+        assert abs(first["reward_margin"]) < 1e-4
     # every step sees other pairs: one step's margin says little, ten steps' mean says enough
     assert fmean(line["reward_margin"] for line in lines[-10:]) > 0.01
     assert fmean(line["loss"] for line in lines[-10:]) < lines[0]["loss"]

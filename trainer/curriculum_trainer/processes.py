@@ -7,6 +7,7 @@ it: a context does not survive a fork, and the import alone may open one.
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import subprocess
@@ -76,12 +77,7 @@ def forked(work: Callable[[], int], environment: Mapping[str, str]) -> Process:
 
     What it needs is imported before.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with warnings.catch_warnings():
-        # numpy's idle threads do not survive a fork and need not
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+    pid = fork_frozen()
     if pid:
         return Forked(pid)
     code = 1
@@ -97,6 +93,29 @@ def forked(work: Callable[[], int], environment: Mapping[str, str]) -> Process:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def fork_frozen() -> int:
+    """Fork; returns the child's process id, and 0 in the child.
+
+    In the child the garbage collector leaves alone what was there before: it would touch, and so
+    copy, every object of this process. DeepSpeed collects often, and the copies were half of what
+    a short phase cost.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.freeze()
+    try:
+        with warnings.catch_warnings():
+            # numpy's idle threads do not survive a fork and need not
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+    except BaseException:
+        gc.unfreeze()
+        raise
+    if pid:
+        gc.unfreeze()
+    return pid
 
 
 def die_with_launcher() -> None:

@@ -5,6 +5,8 @@ name of a method and a number. After each event the operator steps until nothing
 and what must always hold is asserted. No API server: the suite on the in-memory cluster has one.
 """
 
+import functools
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +22,19 @@ from curriculum_operator.step import Step
 
 from .builders import API, scene, verified
 
-CRD = yaml.safe_load((API.parents[1] / "crds" / "trainingcurricula.yaml").read_text())
+CRD = yaml.load((API.parents[1] / "crds" / "trainingcurricula.yaml").read_text(), yaml.CSafeLoader)
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 ROUNDS = 12
 CODES = (0, 0, 0, 1, 2, 3, 6, 75, 137, 143)
 SECONDS = (1, 5, 11, 30, 61, 310, 620)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _validate(status: str) -> None:
+    """By the CRD's schema; many runs come through the same statuses."""
+    VALIDATOR.validate(json.loads(status))
 
 
 class Simulation:
@@ -93,7 +101,7 @@ class Simulation:
 
     def _check(self, before: CurriculumStatus, step: Step) -> None:
         document = step.status.model_dump(mode="json", by_alias=True, exclude_none=True)
-        VALIDATOR.validate(document)
+        _validate(json.dumps(document))
         spec = {phase.name: phase for phase in self.scene.curriculum.spec.phases}
         old = {phase.name: phase for phase in before.phases}
         done = True

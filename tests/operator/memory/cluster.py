@@ -4,7 +4,6 @@ Only the API server: jobs make no pods and pods do not run until the actors besi
 """
 
 import asyncio
-import copy
 import itertools
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -161,7 +160,8 @@ class MemoryCluster:
         if kind.kind not in refusals.WITH_STATUS:
             raise NotFound(f"{kind.plural} have no status subresource")
         there, given = self._update(kind, body)
-        new = refusals.stored(kind, {**copy.deepcopy(there), "status": given.get("status") or {}})
+        mine = store.read(store.write(there))
+        new = refusals.stored(kind, {**mine, "status": given.get("status") or {}})
         refusals.check(kind, new, there)
         key = self._key(kind, there["metadata"]["name"], there["metadata"].get("namespace"))
         return self.store.put(kind, key, new)

@@ -1,11 +1,11 @@
 """Kubernetes' Job controller, as far as one pod at a time goes, with its pod failure policy."""
 
-import copy
 from datetime import datetime
 
 from curriculum_operator import cluster, kinds
 from curriculum_operator.cluster import Raw
 
+from . import store
 from .informer import Admin, View, owned_by
 from .training_operator import owner
 
@@ -34,7 +34,7 @@ async def reconcile(job: Raw, view: View, to: Admin, now: datetime) -> None:
 
 async def _make(job: Raw, number: int, to: Admin) -> None:
     meta = job["metadata"]
-    template = copy.deepcopy(job["spec"]["template"])
+    template = store.read(store.write(job["spec"]["template"]))
     labels = {
         **(template["metadata"].get("labels") or {}),
         "batch.kubernetes.io/job-name": meta["name"],

@@ -4,12 +4,12 @@ What it does that matters to its users is kept: it makes a lone pod again that w
 does not wait for a whole gang, and `cleanPodPolicy: Running` deletes only what still runs.
 """
 
-import copy
 from datetime import datetime
 
 from curriculum_operator import cluster, kinds, names
 from curriculum_operator.cluster import Raw
 
+from . import store
 from .informer import Admin, View, owned_by
 
 
@@ -40,7 +40,7 @@ async def _make(job: Raw, role: str, index: int, spec: Raw, to: Admin) -> None:
     meta = job["metadata"]
     name = f"{meta['name']}-{role}-{index}"
     assert len(name) <= 63, f'a Service is named like the pod "{name}": the job never comes up'
-    template = copy.deepcopy(spec["template"])
+    template = store.read(store.write(spec["template"]))
     labels = {
         **(template.get("metadata", {}).get("labels") or {}),
         "training.kubeflow.org/job-name": meta["name"],
@@ -81,7 +81,7 @@ async def _clean(pods: list[Raw], to: Admin) -> None:
 
 async def _say(job: Raw, kind: str, reason: str, message: str, to: Admin, now: datetime) -> None:
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    status = copy.deepcopy(job.get("status") or {})
+    status = store.read(store.write(job.get("status") or {}))
     conditions = [c for c in status.get("conditions") or () if c["type"] != kind]
     if kind != "Running":
         for condition in conditions:
