@@ -22,6 +22,9 @@ from curriculum_api.wire import OptimizerName, Strategy
 
 GPU_DEVICE = Path("/dev/nvidiactl")
 
+ENDING = (signal.SIGTERM, signal.SIGINT)
+"""The signals by which a pod is asked to end."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -78,18 +81,22 @@ def forked(work: Callable[[], int], environment: Mapping[str, str]) -> Process:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    # until it has handlers of its own: its launcher's would drop what is meant for the child
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     with warnings.catch_warnings():
         # numpy's idle threads do not survive a fork and need not
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return Forked(pid)
     code = 1
     try:
         os.setsid()
         die_with_launcher()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ENDING:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.environ.clear()
         os.environ.update(environment)
         code = work()
