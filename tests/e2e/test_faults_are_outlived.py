@@ -3,7 +3,7 @@ damaged at the end."""
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,26 @@ NAME = "faults"
 FILE = Path(__file__).with_name("faults.yaml")
 SECONDS = 300
 TRAIN_SECONDS = 900
+SPARKS = ("spark-1", "spark-2")
+
+LINK = 30
+"""Mbit/s that the Sparks' cables carry while there are faults: a step's gradients of 4 MB take a
+second, so that the phase is as long on a fast machine as on a slow one, and costs few steps."""
+
+
+@pytest.fixture
+def slowed(place: Site) -> Iterator[Site]:
+    """Both Sparks, with slow cables; also after a failure the next test has fast ones."""
+    _limit_links(place, LINK)
+    yield place
+    _limit_links(place, None)
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(30 * 60)
-def test_a_phase_outlives_its_faults_and_a_damaged_checkpoint_stops_it(place: Site) -> None:
+def test_a_phase_outlives_its_faults_and_a_damaged_checkpoint_stops_it(slowed: Site) -> None:
     """Each fault ends the attempt and the next one goes on from the newest checkpoint."""
+    place = slowed
     folder = place.namespace(NAMESPACE)
     place.apply(NAMESPACE, FILE)
     _trains(place, attempt=1, step=6)
@@ -48,12 +62,13 @@ def test_a_phase_outlives_its_faults_and_a_damaged_checkpoint_stops_it(place: Si
     place.cluster.start_kubelet("spark-2")
     _trains(place, attempt=5, step=10)
 
-    for node in ("spark-1", "spark-2"):
+    for node in SPARKS:
         place.cluster.kubectl("cordon", node)
+    _limit_links(place, None)  # nothing is left but the end
     place.wait(NAMESPACE, NAME, "is being verified", _in_state("Verifying"), TRAIN_SECONDS)
     damaged = sorted(folder.glob("**/step-*/model*.safetensors"))[-1]
     _flip_a_bit(damaged)
-    for node in ("spark-1", "spark-2"):
+    for node in SPARKS:
         place.cluster.kubectl("uncordon", node)
     refused = place.wait(NAMESPACE, NAME, "is refused", _in_state("Failed"), SECONDS)
     stalled = refused.condition("Stalled")
@@ -73,6 +88,11 @@ def _trains(place: Site, *, attempt: int, step: int) -> int:
         return right and steps_done(status) >= step
 
     return steps_done(phase(place.wait(NAMESPACE, NAME, what, done, SECONDS), "pretrain"))
+
+
+def _limit_links(place: Site, megabits: int | None) -> None:
+    for node in SPARKS:
+        place.cluster.limit_link(node, megabits)
 
 
 def _set_suspend(place: Site, suspend: bool) -> None:
