@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.demo.follow import Snapshot
-from tests.e2e.watching import Site, phase, steps_done
+from tests.e2e.watching import Site, has_stepped, phase, steps_done
 
 NAMESPACE = "faults"
 NAME = "faults"
@@ -79,13 +79,13 @@ def test_a_phase_outlives_its_faults_and_a_damaged_checkpoint_stops_it(slowed: S
 
 
 def _trains(place: Site, *, attempt: int, step: int) -> int:
-    """Wait until this attempt has finished that step; the step that it reports."""
+    """Wait until this attempt has finished that step, and one itself; the step that it reports."""
     what = f"attempt {attempt} finishes step {step}"
 
     def done(seen: Snapshot) -> bool:
         status = phase(seen, "pretrain")
         right = status.get("attempts") == attempt and status.get("state") == "Running"
-        return right and steps_done(status) >= step
+        return right and steps_done(status) >= step and has_stepped(status)
 
     return steps_done(phase(place.wait(NAMESPACE, NAME, what, done, SECONDS), "pretrain"))
 
