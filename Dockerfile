@@ -39,6 +39,18 @@ RUN /opt/uv/bin/uv export --quiet --frozen --no-dev --no-emit-project --extra tr
       --output-file requirements.txt \
  && /opt/uv/bin/uv pip install --python python3 --target /opt/trainer-env -r requirements.txt
 
+# Compiled here: pods cannot keep what they compile, and would do it at every start. By content, as
+# a copy's time of change is not always its source's.
+FROM build AS operator-compiled
+COPY api/curriculum_api code/curriculum_api
+COPY operator/curriculum_operator code/curriculum_operator
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash code
+
+FROM build AS trainer-compiled
+COPY api/curriculum_api code/curriculum_api
+COPY trainer/curriculum_trainer code/curriculum_trainer
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash code
+
 FROM ${BASE} AS runtime
 # Nothing is written at run time: a read-only root file system and a small /tmp are enough.
 # A user with a name, since some libraries look theirs up.
@@ -51,16 +63,14 @@ USER 65532:65532
 
 FROM runtime AS operator
 COPY --from=operator-environment /opt/curriculum/venv venv
-COPY api/curriculum_api code/curriculum_api
-COPY operator/curriculum_operator code/curriculum_operator
+COPY --from=operator-compiled /src/code code
 ENV PATH=/opt/curriculum/venv/bin:$PATH \
     PYTHONPATH=/opt/curriculum/code
 ENTRYPOINT ["python3", "-m", "curriculum_operator"]
 
 FROM runtime AS trainer-code
 COPY --from=trainer-code-environment /opt/curriculum/venv venv
-COPY api/curriculum_api code/curriculum_api
-COPY trainer/curriculum_trainer code/curriculum_trainer
+COPY --from=trainer-compiled /src/code code
 ENV PATH=/opt/curriculum/venv/bin:/opt/trainer-env/bin:$PATH \
     PYTHONPATH=/opt/curriculum/code:/opt/trainer-env
 ENTRYPOINT ["python3", "-m", "curriculum_trainer"]

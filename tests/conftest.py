@@ -23,6 +23,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             item.add_marker(pytest.mark.xdist_group(shared))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole curricula first: they take longest, and beside them there is work for other workers."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
 @pytest.fixture(scope="session")
 def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Path of an administrator's kubeconfig of an API server that serves our kinds and jobs."""

@@ -27,7 +27,8 @@ LINK = 350
 FLOOR_GBPS = "0.02"
 """Half of what a cable carries, and three times what the bad one does."""
 
-QUARANTINE_SECONDS = 120
+QUARANTINE_SECONDS = 40
+"""Of one that ends by itself: it is waited out, after the phase is seen to run on the others."""
 PREFLIGHT = {
     "enabled": True,
     # what a GPU was measured to do is no floor for a CPU; nodes are held to their peers

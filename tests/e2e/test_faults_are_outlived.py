@@ -3,24 +3,38 @@ damaged at the end."""
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.demo.follow import Snapshot
-from tests.e2e.watching import Site, phase, steps_done
+from tests.e2e.watching import Site, has_stepped, phase, steps_done
 
 NAMESPACE = "faults"
 NAME = "faults"
 FILE = Path(__file__).with_name("faults.yaml")
 SECONDS = 300
 TRAIN_SECONDS = 900
+SPARKS = ("spark-1", "spark-2")
+
+LINK = 30
+"""Mbit/s that the Sparks' cables carry while there are faults: a step's gradients of 4 MB take a
+second, so that the phase is as long on a fast machine as on a slow one, and costs few steps."""
+
+
+@pytest.fixture
+def slowed(place: Site) -> Iterator[Site]:
+    """Both Sparks, with slow cables; also after a failure the next test has fast ones."""
+    _limit_links(place, LINK)
+    yield place
+    _limit_links(place, None)
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(30 * 60)
-def test_a_phase_outlives_its_faults_and_a_damaged_checkpoint_stops_it(place: Site) -> None:
+def test_a_phase_outlives_its_faults_and_a_damaged_checkpoint_stops_it(slowed: Site) -> None:
     """Each fault ends the attempt and the next one goes on from the newest checkpoint."""
+    place = slowed
     folder = place.namespace(NAMESPACE)
     place.apply(NAMESPACE, FILE)
     _trains(place, attempt=1, step=6)
@@ -48,12 +62,13 @@ def test_a_phase_outlives_its_faults_and_a_damaged_checkpoint_stops_it(place: Si
     place.cluster.start_kubelet("spark-2")
     _trains(place, attempt=5, step=10)
 
-    for node in ("spark-1", "spark-2"):
+    for node in SPARKS:
         place.cluster.kubectl("cordon", node)
+    _limit_links(place, None)  # nothing is left but the end
     place.wait(NAMESPACE, NAME, "is being verified", _in_state("Verifying"), TRAIN_SECONDS)
     damaged = sorted(folder.glob("**/step-*/model*.safetensors"))[-1]
     _flip_a_bit(damaged)
-    for node in ("spark-1", "spark-2"):
+    for node in SPARKS:
         place.cluster.kubectl("uncordon", node)
     refused = place.wait(NAMESPACE, NAME, "is refused", _in_state("Failed"), SECONDS)
     stalled = refused.condition("Stalled")
@@ -64,15 +79,20 @@ def test_a_phase_outlives_its_faults_and_a_damaged_checkpoint_stops_it(place: Si
 
 
 def _trains(place: Site, *, attempt: int, step: int) -> int:
-    """Wait until this attempt has finished that step; the step that it reports."""
+    """Wait until this attempt has finished that step, and one itself; the step that it reports."""
     what = f"attempt {attempt} finishes step {step}"
 
     def done(seen: Snapshot) -> bool:
         status = phase(seen, "pretrain")
         right = status.get("attempts") == attempt and status.get("state") == "Running"
-        return right and steps_done(status) >= step
+        return right and steps_done(status) >= step and has_stepped(status)
 
     return steps_done(phase(place.wait(NAMESPACE, NAME, what, done, SECONDS), "pretrain"))
+
+
+def _limit_links(place: Site, megabits: int | None) -> None:
+    for node in SPARKS:
+        place.cluster.limit_link(node, megabits)
 
 
 def _set_suspend(place: Site, suspend: bool) -> None:

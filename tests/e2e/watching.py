@@ -85,11 +85,18 @@ def phase(snapshot: follow.Snapshot, name: str) -> Mapping[str, Any]:
 
 
 def steps_done(status: Mapping[str, Any]) -> int:
-    """Finished optimizer steps that the newest attempt reported."""
-    for metric in (status.get("progress") or {}).get("metrics") or []:
-        if metric["name"] == "step":
-            return int(metric["value"])
-    return 0
+    """Finished optimizer steps that the newest attempt reported, those of earlier ones included."""
+    return int(_metrics(status).get("step", 0))
+
+
+def has_stepped(status: Mapping[str, Any]) -> bool:
+    """Whether the newest attempt reported a step of its own."""
+    return "step_seconds" in _metrics(status)
+
+
+def _metrics(status: Mapping[str, Any]) -> Mapping[str, str]:
+    told = (status.get("progress") or {}).get("metrics") or []
+    return {metric["name"]: metric["value"] for metric in told}
 
 
 def runs(number: int) -> Callable[[follow.Snapshot], bool]:

@@ -4,6 +4,7 @@ processes over gloo; the last line is for programs."""
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -98,6 +99,13 @@ def _slow_products() -> None:
 
 def _figures(proof: Proof) -> Mapping[str, Figures]:
     return {node.node: node.figures for node in proof.measured.nodes}
+
+
+def test_who_only_measures_does_not_wait_for_the_model_s_libraries() -> None:
+    """They are two thirds of what a training process imports."""
+    code = "import sys, curriculum_trainer.proving; print('transformers' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False"]
 
 
 def test_two_processes_of_this_machine_are_a_pair(phases: Phases) -> None:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
-from curriculum_api.run import PhaseResult, PhaseRun
-from curriculum_trainer import manifest, result
+from curriculum_api.run import EXIT_CODES, PhaseResult, PhaseRun
+from curriculum_api.wire import Outcome
+from curriculum_trainer import launch, leaving, manifest, processes, result
 from curriculum_trainer.sharding import DataParallel
 from curriculum_trainer.stop import Stop
 from curriculum_trainer.tensorfile import TensorFile
@@ -32,6 +34,8 @@ SLOW_SECONDS = 2
 
 STEP_SECONDS = 0.1
 
+SLEEP = f"import time\ntime.sleep({PATIENCE_SECONDS})\n"
+
 
 def _endless(phases: Phases, **changes: object) -> PhaseRun:
     return phases.run("endless", steps=MANY_STEPS, checkpoint={"every_steps": 1}, **changes)
@@ -49,6 +53,11 @@ def _await(condition: Callable[[], bool]) -> None:
 def _await_step(run: PhaseRun, step: int) -> None:
     folder = result.phase_folder(run)
     _await(lambda: any(number >= step for number, _ in manifest.steps(folder)))
+
+
+def _sleep() -> int:
+    time.sleep(PATIENCE_SECONDS)
+    return 0
 
 
 def _two_pods(phases: Phases, run: PhaseRun) -> list[Launched]:
@@ -90,6 +99,39 @@ def test_the_entry_point_saves_on_sigterm_and_ends_with_75(phases: Phases) -> No
     assert manifest.verify(phases.folder(run, told.step)).tokens == told.tokens
     beside = result.phase_folder(run) / "result.json"
     assert PhaseResult.model_validate_json(beside.read_text()) == told
+
+
+def test_a_sigterm_ends_the_entry_point_while_it_is_still_importing(tmp_path: Path) -> None:
+    """A container's first process would not hear it: there the kernel drops what is unhandled."""
+    slow, importing = tmp_path / "pydantic.py", tmp_path / "importing"
+    slow.write_text(f"import pathlib, time\npathlib.Path({str(importing)!r}).touch()\n" + SLEEP)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "curriculum_trainer"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    _await(importing.exists)
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(PATIENCE_SECONDS) == EXIT_CODES[Outcome.PREEMPTED] == leaving.TEMPORARY
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_sigterm_while_a_process_is_started_ends_that_process(
+    phases: Phases, monkeypatch: pytest.MonkeyPatch, forks: bool
+) -> None:
+    monkeypatch.setenv("TERMINATION_MESSAGE_PATH", str(phases.root / "message"))
+
+    def start(_run: PhaseRun, _path: Path, environment: Mapping[str, str]) -> processes.Process:
+        os.kill(os.getpid(), signal.SIGTERM)
+        if forks:
+            return processes.forked(_sleep, environment)
+        return subprocess.Popen([sys.executable, "-c", SLEEP])
+
+    run = _endless(phases)
+    ended = launch.launch(run, phases.file(run), {}, start=start, keep=False)
+
+    assert ended.outcome is Outcome.PREEMPTED
+    assert ended.message == "SIGTERM before the first step: nothing to save"
 
 
 def test_a_sigterm_that_reaches_one_pod_ends_all_at_one_step(phases: Phases) -> None:

@@ -1,32 +1,17 @@
 """The entry of every training pod: `python -m curriculum_trainer [--run FILE]`."""
 
-import argparse
-import os
 import sys
-from pathlib import Path
 
-from pydantic import ValidationError
-
-from curriculum_api.run import EXIT_CODES, RUN_PATH, PhaseRun
-from curriculum_api.wire import Outcome
-from curriculum_trainer import launch
+from curriculum_trainer import leaving
 
 
 def main() -> int:
     """Run one attempt of one phase; returns the exit code of its outcome."""
-    parser = argparse.ArgumentParser(
-        prog="curriculum_trainer", description="Train one attempt of one phase."
-    )
-    parser.add_argument(
-        "--run", type=Path, default=Path(RUN_PATH), help=f"the PhaseRun, {RUN_PATH} by default"
-    )
-    path = parser.parse_args().run
-    try:
-        run = PhaseRun.model_validate_json(path.read_text())
-    except (OSError, ValidationError) as error:
-        print(f'run "{path}" cannot be read: {error}', file=sys.stderr)
-        return EXIT_CODES[Outcome.USER_ERROR]
-    return launch.exit_code(launch.launch(run, path, os.environ))
+    leaving.on_sigterm()
+    # only now: to import it takes seconds on a busy machine
+    from curriculum_trainer import entry
+
+    return entry.main()
 
 
 if __name__ == "__main__":

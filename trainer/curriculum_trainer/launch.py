@@ -10,7 +10,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -53,20 +54,24 @@ def launch(
     It lies beside the checkpoints too, unless it is not to be kept.
     """
     where: Placement | None = None
-    try:
-        refused = precision.refusal(run)
-        if refused is not None:
-            raise failures.user_error(refused)
-        where = placement(run, environment)
-        ended = _Gang(run, where, run_path, environment, start or processes.choose(run)).run()
-    except PhaseFailure as error:
-        ended = result.build(run, result.on_disk(run), outcome=error.outcome, message=error.message)
-    result.write_termination_message(ended)
-    if keep and (where is None or where.node_rank == 0):
+    with ExitStack() as until_written:
         try:
-            result.write_beside_checkpoints(run, ended)
-        except OSError as error:
-            print(f"the result could not be written: {error}", file=sys.stderr, flush=True)
+            refused = precision.refusal(run)
+            if refused is not None:
+                raise failures.user_error(refused)
+            where = placement(run, environment)
+            gang = _Gang(run, where, run_path, environment, start or processes.choose(run))
+            until_written.enter_context(gang.asked())
+            ended = gang.run()
+        except PhaseFailure as error:
+            known = result.on_disk(run)
+            ended = result.build(run, known, outcome=error.outcome, message=error.message)
+        result.write_termination_message(ended)
+        if keep and (where is None or where.node_rank == 0):
+            try:
+                result.write_beside_checkpoints(run, ended)
+            except OSError as error:
+                print(f"the result could not be written: {error}", file=sys.stderr, flush=True)
     if ended.outcome is not Outcome.SUCCEEDED:
         print(f"{ended.outcome}: {ended.message}", file=sys.stderr, flush=True)
     return ended
@@ -100,11 +105,18 @@ class _Gang:
         self._failed_at: float | None = None
         self._oom_kills = machine.oom_kills()
 
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """Within it, a signal asks the processes to end; it ends neither them nor this one."""
+        before = {number: signal.signal(number, self._ask) for number in processes.ENDING}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     def run(self) -> PhaseResult:
         """Start all, wait for all, and tell the cause."""
-        before = {
-            number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
-        }
         try:
             with tempfile.TemporaryDirectory(prefix="curriculum-") as folder:
                 self._start_all(Path(folder))
@@ -117,8 +129,6 @@ class _Gang:
                 if process.poll() is None:
                     process.send_signal(signal.SIGKILL)
                     process.wait()
-            for number, handler in before.items():
-                signal.signal(number, handler)
         return self._cause()
 
     def _start_all(self, folder: Path) -> None:
@@ -129,7 +139,12 @@ class _Gang:
                 REPORT_ENV: str(_report(folder, local_rank)),
                 STARTED_AT_ENV: str(self._started_at),
             }
-            self._processes.append(self._start(self._run, self._run_path, own))
+            process = self._start(self._run, self._run_path, own)
+            self._processes.append(process)
+            if self._asked_at is not None:
+                # it came while this one was being started, which takes many seconds where the
+                # imports are before the fork
+                process.send_signal(signal.SIGTERM)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         """Pass SIGTERM on; the processes save and end."""

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curriculum_api.preflight import diagnose, schedule
 from curriculum_api.preflight.diagnose import Diagnosis
@@ -41,7 +41,10 @@ from curriculum_trainer.precision import Device
 from curriculum_trainer.preflight_node import Product
 from curriculum_trainer.preflight_pair import Line
 from curriculum_trainer.result import Reached
-from curriculum_trainer.telling import Telling
+
+if TYPE_CHECKING:
+    # it brings the model's libraries along, which who only measures does not need
+    from curriculum_trainer.telling import Telling
 
 MESSAGE_NODES = 8
 """Nodes that a message names."""
@@ -49,7 +52,9 @@ MESSAGE_NODES = 8
 HANGS = {Check.LINK: 0.0}
 
 
-def prove(run: PhaseRun, place: Place, device: Device, reached: Reached, telling: Telling) -> None:
+def prove(
+    run: PhaseRun, place: Place, device: Device, reached: Reached, telling: "Telling"
+) -> None:
     """Measure the gang's nodes where the run asks for it.
 
     Raises:

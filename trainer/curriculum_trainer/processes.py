@@ -23,6 +23,9 @@ from curriculum_api.wire import OptimizerName, Strategy
 
 GPU_DEVICE = Path("/dev/nvidiactl")
 
+ENDING = (signal.SIGTERM, signal.SIGINT)
+"""The signals by which a pod is asked to end."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -77,15 +80,23 @@ def forked(work: Callable[[], int], environment: Mapping[str, str]) -> Process:
 
     What it needs is imported before.
     """
-    pid = fork_frozen()
+    # until it has handlers of its own: its launcher's would drop what is meant for the child
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        pid = fork_frozen()
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        raise
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return Forked(pid)
     code = 1
     try:
         os.setsid()
         die_with_launcher()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ENDING:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.environ.clear()
         os.environ.update(environment)
         code = work()

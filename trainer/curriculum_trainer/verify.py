@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from curriculum_api.run import EXIT_CODES, RUN_PATH, PhaseResult, PhaseRun
 from curriculum_api.wire import Outcome
-from curriculum_trainer import failures, manifest, result
+from curriculum_trainer import failures, leaving, manifest, result
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.manifest import BadCheckpoint
 
@@ -74,4 +74,5 @@ def _last(run: PhaseRun) -> Path:
 
 
 if __name__ == "__main__":
+    leaving.on_sigterm()
     sys.exit(main())
