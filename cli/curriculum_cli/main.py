@@ -179,7 +179,7 @@ def doctor(
         bool,
         typer.Option(
             "--calibrate",
-            help="Measure this machine for about a minute and write its accelerator class, which "
+            help="Measure this machine in a minute or two and write its accelerator class, which "
             "`curriculum plan -f` takes.",
         ),
     ] = False,
