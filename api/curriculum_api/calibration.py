@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from curriculum_api.calibration_figures import Figures, Held, Trial
 from curriculum_api.estimate import communication, flops, memory, rules, throughput
 from curriculum_api.estimate.hardware import GB, GIB, TERA, Room, Speed
 from curriculum_api.estimate.layout import Layout
 from curriculum_api.estimate.recipe import Recipe, of_phase
 from curriculum_api.estimate.shape import Shape
-from curriculum_api.figures import Figures, Held, Trial
 from curriculum_api.v1alpha1.accelerator_class import (
     AcceleratorClass,
     AcceleratorClassSpec,

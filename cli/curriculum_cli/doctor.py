@@ -22,8 +22,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from curriculum_api import calibration
+from curriculum_api.calibration_figures import Figures
 from curriculum_api.check import Check, Verdict
-from curriculum_api.figures import Figures
 from curriculum_cli import machine, machine_checks
 from curriculum_cli.machine_checks import Facts, Gpu
 from curriculum_trainer import machine as container

@@ -7,10 +7,10 @@ import pytest
 
 from curriculum_api import calibration, crd
 from curriculum_api.calibration import block_shape
+from curriculum_api.calibration_figures import Figures
 from curriculum_api.estimate import flops, hardware, memory, recipe, throughput
 from curriculum_api.estimate.hardware import GIB, Hardware, Room
 from curriculum_api.estimate.layout import Layout
-from curriculum_api.figures import Figures
 from curriculum_api.v1alpha1.accelerator_class import AcceleratorClass
 from curriculum_api.wire import OptimizerName, Precision, Strategy
 

@@ -84,3 +84,16 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Phases:
     ended = made.launch(run)
     assert ended.outcome == "Succeeded", ended.message
     return made
+
+
+@pytest.fixture
+def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ZeRO-3 partition small parameters too: it would keep them whole until the update."""
+    settings = zero._settings
+
+    def partitioned(*given: Any, **named: Any) -> dict[str, Any]:
+        made = settings(*given, **named)
+        made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return made
+
+    monkeypatch.setattr(zero, "_settings", partitioned)

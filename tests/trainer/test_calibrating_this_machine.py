@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from curriculum_api.figures import Product
+from curriculum_api.calibration_figures import Product
 from curriculum_api.wire import Precision
 from curriculum_cli import plan
 from curriculum_trainer import measure

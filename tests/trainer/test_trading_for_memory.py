@@ -19,7 +19,6 @@ from curriculum_trainer import (
     model,
     sequence_parallel,
     weights,
-    zero,
 )
 from curriculum_trainer.failures import PhaseFailure
 from curriculum_trainer.manifest import MODEL_FILE, OPTIMIZER_FILE, sha256
@@ -29,7 +28,7 @@ from curriculum_trainer.saving import Saver
 from .gradients import assert_same_gradients, gradients
 from .phases import MODEL, SEQUENCE_PARALLEL, Phases, losses_of
 
-pytestmark = pytest.mark.trainer
+pytestmark = [pytest.mark.trainer, pytest.mark.usefixtures("nothing_is_small")]
 
 TILES = {"tile_tokens": 24, "tiled_mlp": True}
 """Three tiles of a row of 64, the last one shorter; two of half a row."""
@@ -42,19 +41,6 @@ LAYOUTS = [
     pytest.param({"processes_per_node": 2, "sequence_parallel": 2}, id="DDP-SP2"),
     pytest.param(SEQUENCE_PARALLEL, id="ZeRO3-SP2"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ZeRO-3 partition these small parameters too: it would keep them whole on every rank."""
-    settings = zero._settings
-
-    def partitioned(*given: Any, **named: Any) -> dict[str, Any]:
-        made = settings(*given, **named)
-        made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return made
-
-    monkeypatch.setattr(zero, "_settings", partitioned)
 
 
 def _both(phases: Phases, *, tied: bool = True, **changes: Any) -> None:

@@ -63,6 +63,7 @@ def _count(name: str, counted: Counter[str], ranks: int) -> None:
     setattr(dist, name, counting)
 
 
+@pytest.mark.usefixtures("nothing_is_small")
 @pytest.mark.parametrize("bucket", [zero.BUCKET_ELEMENTS, 1000])
 @pytest.mark.parametrize(
     ("strategy", "micro_batch", "passes"),
@@ -85,15 +86,6 @@ def test_a_step_sends_what_the_plan_counts(
 ) -> None:
     """Also where most matrices are larger than a bucket, as all are of a model of billions."""
     monkeypatch.setattr(zero, "BUCKET_ELEMENTS", bucket)
-    real = zero._settings
-
-    def settings(*given: Any, **named: Any) -> dict[str, Any]:
-        made = real(*given, **named)
-        # DeepSpeed keeps smaller matrices than 100,000 until the update, and here all are
-        made["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return made
-
-    monkeypatch.setattr(zero, "_settings", settings)
     run = phases.run(
         f"sent-{strategy.lower()}-{passes}",
         strategy=strategy,

@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from curriculum_api.calibration import HEAD_WIDTH, block_shape
-from curriculum_api.figures import Attention, Held, Loss, Product, Trial, Update
+from curriculum_api.calibration_figures import Attention, Held, Loss, Product, Trial, Update
 from curriculum_api.run import PhaseRun, RunOptimizer
 from curriculum_api.wire import OptimizerName, Precision, Strategy, Wire
 from curriculum_trainer import machine, memory, sequence_parallel, sharding

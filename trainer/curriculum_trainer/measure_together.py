@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from curriculum_api.figures import Step
+from curriculum_api.calibration_figures import Step
 from curriculum_api.run import PhaseRun
 from curriculum_api.wire import Strategy
 from curriculum_trainer import sharding

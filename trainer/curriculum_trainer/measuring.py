@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from curriculum_api.figures import Figures
+from curriculum_api.calibration_figures import Figures
 from curriculum_api.run import PhaseRun
 from curriculum_trainer import (
     collective,
